@@ -1,0 +1,12 @@
+//! Ground floor: the words every room may use.
+//!
+//! Nothing here knows another room of ours, opens a socket or reads a file.
+
+pub mod addr;
+pub mod body;
+pub mod clock;
+pub mod deadline;
+pub mod drain;
+pub mod fault;
+pub mod name;
+pub mod units;

@@ -1,0 +1,136 @@
+//! Ground floor: what the operator wrote, as plain values; no sockets, no files, no clock.
+//!
+//! `parse` makes a [`Config`] of text, `check` holds its parts against each other, and the control plane compiles
+//! it. Nothing downstream sees it: the data plane does not know this room.
+
+pub mod listener;
+pub mod pool;
+pub mod route;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+/// The whole of a config file, checked, every default filled in.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Config {
+    /// How many workers; `None` is `auto`, one a core.
+    pub workers: Option<NonZeroUsize>,
+    /// Where Lockgate listens.
+    pub listeners: Vec<listener::Listener>,
+    /// What happens to requests. The most specific match wins, ties go to the earlier one.
+    pub routes: Vec<route::Route>,
+    /// Named sets of endpoints, in the order of the file.
+    pub pools: Vec<pool::Pool>,
+    /// The access log; `None` is `off`.
+    pub access_log: Option<AccessLog>,
+    /// Peers whose `X-Forwarded-*` and `Forwarded` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Limits for all listeners and routes.
+    pub limits: Limits,
+    /// Timeouts of connections, and the defaults for routes.
+    pub timeouts: Timeouts,
+}
+
+/// The form of an access-log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum AccessLogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// The combined format of Apache and nginx.
+    Combined,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum AccessLogPath {
+    /// Standard output.
+    #[default]
+    Stdout,
+    /// A file, appended to, opened anew on SIGUSR1.
+    File(PathBuf),
+}
+
+/// The access log.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct AccessLog {
+    /// The form of a line.
+    pub format: AccessLogFormat,
+    /// Where lines go.
+    pub path: AccessLogPath,
+}
+
+/// Limits, each with the default that `docs/reference` shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open client connections a worker.
+    pub connections: usize,
+    /// TLS handshakes at a time a worker.
+    pub handshakes: usize,
+    /// Bytes of a request's header, all protocols.
+    pub header_bytes: usize,
+    /// Fields of a request's header; h2 cookie crumbs are counted apart.
+    pub header_fields: usize,
+    /// Bytes of a response's header.
+    pub response_header_bytes: usize,
+    /// Streams at a time on one h2 connection.
+    pub h2_streams: u32,
+    /// Idle upstream connections an endpoint and worker.
+    pub idle_connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 65_536,
+            handshakes: 256,
+            header_bytes: 32 << 10,
+            header_fields: 128,
+            response_header_bytes: 64 << 10,
+            h2_streams: 128,
+            idle_connections: 128,
+        }
+    }
+}
+
+/// Timeouts, each with the default that `docs/reference` shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A TLS handshake, whole.
+    pub handshake: std::time::Duration,
+    /// The first byte of a new connection.
+    pub first_byte: std::time::Duration,
+    /// A request's header, from its first byte.
+    pub header: std::time::Duration,
+    /// A pause in a request's body.
+    pub body: std::time::Duration,
+    /// A client connection without a request.
+    pub keep_alive: std::time::Duration,
+    /// The age after which a client connection is closed between requests, plus or minus a tenth.
+    pub age: std::time::Duration,
+    /// A client that takes nothing of its answer.
+    pub send: std::time::Duration,
+    /// From SIGTERM, or the removal of a listener, to the end of what still runs.
+    pub drain: std::time::Duration,
+    /// Defaults for the routes.
+    pub route: route::Timeouts,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        use std::time::Duration;
+        Self {
+            handshake: Duration::from_secs(10),
+            first_byte: Duration::from_secs(10),
+            header: Duration::from_secs(10),
+            body: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(75),
+            age: Duration::from_secs(3600),
+            send: Duration::from_secs(30),
+            drain: Duration::from_secs(30),
+            route: route::Timeouts::default(),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Pools: endpoints, balancing, how endpoints are reached.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::addr::EndpointTarget;
+use crate::base::name::PoolName;
+
+/// A named set of endpoints.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// Its key under `pools`.
+    pub name: PoolName,
+    /// The balancing choice.
+    pub balance: Balance,
+    /// The endpoints; never empty.
+    pub endpoints: Vec<Endpoint>,
+    /// What is spoken with the endpoints.
+    pub protocol: Protocol,
+    /// TLS towards the endpoints; absent: cleartext.
+    pub tls: Option<Tls>,
+    /// Timeouts towards the endpoints.
+    pub connect_timeout: Duration,
+}
+
+/// The balancing choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// Each in turn, by weight, smoothly.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest exchanges in flight for its weight.
+    LeastConnections,
+}
+
+/// One address in a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// `10.0.0.1:8080`, `app.internal:8080` or `unix:/run/app.sock`.
+    pub address: EndpointTarget,
+    /// Its share of the pool's work; 0 takes it out of the turn.
+    pub weight: u32,
+}
+
+/// What is spoken with the endpoints of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+pub enum Protocol {
+    /// HTTP/1.1 in clear; over TLS what ALPN says, h2 before http/1.1.
+    #[default]
+    Auto,
+    /// HTTP/1.1 only.
+    Http1,
+    /// HTTP/2 only: by prior knowledge in clear.
+    H2,
+}
+
+/// TLS towards endpoints: verified unless a key that begins with `danger_` says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Hash)]
+pub struct Tls {
+    /// PEM file of the authorities; absent: those of the operating system.
+    pub ca: Option<PathBuf>,
+    /// The name for SNI and verification; absent: the endpoint's host.
+    pub server_name: Option<String>,
+    /// Our certificate, shown when the endpoint asks for one.
+    pub client_certificate: Option<super::listener::Certificate>,
+    /// Believe any certificate. Logged at start.
+    pub danger_accept_any_certificate: bool,
+}

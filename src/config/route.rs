@@ -1,0 +1,158 @@
+//! Routes: matches, filters, actions, timeouts, retry.
+
+use std::time::Duration;
+
+use crate::base::name::{PoolName, RouteName};
+
+/// A rule: what it matches, what it does on the way, where requests go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// For logs and metrics; default: host and path.
+    pub name: RouteName,
+    /// The condition; empty matches everything.
+    pub matches: Match,
+    /// Run in this order on the request, backwards on the response.
+    pub filters: Vec<Filter>,
+    /// Where requests go: exactly one of `pool`, `redirect`, `respond`.
+    pub action: Action,
+    /// Timeouts, the defaults filled in.
+    pub timeouts: Timeouts,
+    /// Whether and how often a failed attempt is made again.
+    pub retry: Retry,
+    /// Let `%2F` and `%5C` in paths through to the endpoint.
+    pub danger_allow_encoded_slashes: bool,
+}
+
+/// The condition of a route: every part that is there must hold.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Match {
+    /// Any of these; empty is any host. Lower case, without port.
+    pub hosts: Vec<HostMatch>,
+    /// The path; absent is any.
+    pub path: Option<PathMatch>,
+    /// Any of these methods; empty is any.
+    pub methods: Vec<String>,
+    /// All of these header fields; names in lower case.
+    pub headers: Vec<(String, ValueMatch)>,
+    /// All of these query parameters.
+    pub query: Vec<(String, ValueMatch)>,
+}
+
+/// A host condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostMatch {
+    /// Just this host.
+    Exact(String),
+    /// `*.example.com`, kept as `example.com`: one label or more before it.
+    Wildcard(String),
+}
+
+/// A path condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathMatch {
+    /// This path and all below it, by whole segments; kept as written.
+    Prefix(String),
+    /// Just this path.
+    Exact(String),
+    /// A regular expression that matches the whole path.
+    Regex(String),
+}
+
+/// A condition on a header field or query parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ValueMatch {
+    /// Just this value.
+    Exact(String),
+    /// A regular expression that matches the whole value.
+    Regex(String),
+    /// There (`true`) or not (`false`).
+    Present(bool),
+}
+
+/// A step on requests or responses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Replaces the front of the path, by whole segments.
+    RewritePrefix {
+        /// The prefix to take off.
+        from: String,
+        /// What to put in its place.
+        to: String,
+    },
+    /// Replaces what a regular expression finds in the path.
+    RewriteRegex {
+        /// The expression.
+        pattern: String,
+        /// The replacement, with `$1` or `$name` for groups.
+        to: String,
+    },
+    /// Sets fields of the request, replacing what is there.
+    SetRequestHeaders(Vec<(String, String)>),
+    /// Adds fields to the request beside what is there.
+    AddRequestHeaders(Vec<(String, String)>),
+    /// Removes fields of the request.
+    RemoveRequestHeaders(Vec<String>),
+    /// Sets fields of the response.
+    SetResponseHeaders(Vec<(String, String)>),
+    /// Adds fields to the response.
+    AddResponseHeaders(Vec<(String, String)>),
+    /// Removes fields of the response.
+    RemoveResponseHeaders(Vec<String>),
+}
+
+/// Where the requests of a route go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// To an endpoint of a pool.
+    Pool(PoolName),
+    /// To another URL.
+    Redirect {
+        /// The URL, with `{scheme} {host} {path} {query}`; `{query}` brings its own question mark.
+        to: String,
+        /// 301, 302, 303, 307 or 308.
+        status: u16,
+    },
+    /// Nowhere: this is the answer.
+    Respond {
+        /// The status.
+        status: u16,
+        /// The body.
+        body: String,
+        /// Header fields; `content-type` is `text/plain; charset=utf-8` unless set.
+        headers: Vec<(String, String)>,
+    },
+}
+
+/// Timeouts of a route's exchanges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the request's last byte sent to the answer's head.
+    pub response: Duration,
+    /// A pause in the answer's body.
+    pub idle: Duration,
+    /// A pause in a WebSocket or other tunnel, an event stream or a gRPC stream.
+    pub stream: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            response: Duration::from_secs(60),
+            idle: Duration::from_secs(60),
+            stream: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Retries of a route's exchanges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts beyond the first, connect failures included; 0 turns retries off.
+    pub attempts: u32,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 2 }
+    }
+}

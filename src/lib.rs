@@ -1,0 +1,6 @@
+//! Lockgate: an HTTPS reverse proxy and load balancer that reloads without a trace.
+//!
+//! The map, one room a line. ARCHITECTURE.md tells how a request and a reload go through them.
+
+pub mod base;
+pub mod config;
