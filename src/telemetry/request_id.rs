@@ -75,25 +75,48 @@ impl RequestIds {
     pub fn make(&self) -> RequestId {
         let number = self.made.get();
         self.made.set(number.wrapping_add(1));
-        let mut hex = [0; 32];
         let halves = [self.high.hash_one(number), self.low.hash_one(number)];
-        let bytes = halves.iter().flat_map(|half| half.to_be_bytes());
-        for (pair, byte) in hex.chunks_exact_mut(2).zip(bytes) {
-            pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        let mut hex = [0; 32];
+        let (digits, _) = hex.as_chunks_mut::<8>();
+        let quarters = halves
+            .iter()
+            .flat_map(|half| [half >> 32, half & 0xFFFF_FFFF]);
+        for (digits, quarter) in digits.iter_mut().zip(quarters) {
+            *digits = hex_digits(quarter);
         }
         RequestId(Origin::Made(hex))
     }
 }
 
+/// The eight hexadecimal digits of a number of 32 bits: all nibbles at once, since every request needs an id.
+fn hex_digits(number: u64) -> [u8; 8] {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let pairs = (number & 0xFFFF_0000) << 16 | number & 0xFFFF;
+    let bytes = (pairs & 0x0000_FF00_0000_FF00) << 8 | pairs & 0x0000_00FF_0000_00FF;
+    let nibbles = (bytes & 0x00F0_00F0_00F0_00F0) << 4 | bytes & 0x000F_000F_000F_000F;
+    // Ten and more carry into the bit above, and are moved on from the digits to the letters.
+    let letters = (nibbles + ONES * 6) >> 4 & ONES;
+    let gap = u64::from(b'a' - b'0' - 10);
+    (nibbles + ONES * u64::from(b'0') + letters * gap).to_be_bytes()
+}
+
 /// Bytes of an id that is kept: the id of a trace and a few parts beside it have room.
 const LEN_LIMIT: usize = 128;
-const HEX: [u8; 16] = *b"0123456789abcdef";
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn digits_are_those_of_the_number() {
+        for number in [0, 1, 0x0123_4567, 0x89AB_CDEF, 0xFFFF_FFFF, 0xA0F9_9A0F] {
+            assert_eq!(
+                str::from_utf8(&hex_digits(number)).unwrap(),
+                format!("{number:08x}")
+            );
+        }
+    }
 
     #[test]
     fn made_ids_differ_within_a_worker_and_between_workers() {

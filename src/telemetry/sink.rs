@@ -280,14 +280,14 @@ mod tests {
         let path = dir.path().join("access.log");
         let sink = file_sink(&path);
         let log = worker_log(&sink);
-        let endings: [(&str, fn(Record)); 6] = [
-            ("answered", |mut record| record.status = Some(204)),
-            ("refused", |mut record| record.fault = Some(Fault::NoRoute)),
-            ("cut", |mut record| {
+        let endings: [fn(Record); 6] = [
+            |mut record| record.status = Some(204),
+            |mut record| record.fault = Some(Fault::NoRoute),
+            |mut record| {
                 record.status = Some(200);
                 record.fault = Some(Fault::ResponseCut);
-            }),
-            ("cancelled", |record| {
+            },
+            |record| {
                 // A task that is dropped while it waits, as hyper does when the client goes.
                 let mut task = waiting_task(async move {
                     let _record = record;
@@ -298,17 +298,17 @@ mod tests {
                     .as_mut()
                     .poll(&mut std::task::Context::from_waker(waker));
                 assert!(polled.is_pending());
-            }),
-            ("never begun", drop),
-            ("panicked", |record| {
+            },
+            drop,
+            |record| {
                 let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
                     let _record = record;
                     std::panic::resume_unwind(Box::new(()));
                 }));
                 assert!(outcome.is_err());
-            }),
+            },
         ];
-        for (_, end) in &endings {
+        for end in endings {
             end(record(&log));
         }
         log.flush();
@@ -479,6 +479,19 @@ mod tests {
     fn a_file_that_cannot_be_opened_is_told() {
         let error = open(Format::Json, Path::new("/nowhere/access.log")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn standard_output_is_opened_and_left_as_it_is() {
+        let settings = Settings {
+            format: Format::Json,
+            destination: Destination::Stdout,
+        };
+        let sink = Sink::open(settings.clone()).unwrap();
+        assert_eq!(*sink.settings(), settings);
+        sink.reopen();
+        assert!(sink.flush_and_stop());
+        assert_eq!(sink.dropped(), 0);
     }
 
     #[test]
