@@ -1,0 +1,79 @@
+//! The pages of `docs/reference` that are made from the code: each test fails when its page is stale.
+//!
+//! `UPDATE=1 cargo test --test reference` writes them anew.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use lockgate::base::fault::{Fault, Repeat, Side};
+
+/// Holds a page against what the code says, or writes it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test has no command line of its own"
+)]
+fn check(page: &str, expected: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("docs/reference")
+        .join(page);
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, expected).expect("docs/reference can be written");
+        return;
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(
+        found, expected,
+        "{page} is stale: UPDATE=1 cargo test --test reference"
+    );
+}
+
+#[test]
+fn the_page_of_faults_is_what_the_code_says() {
+    let mut page = String::from(FAULTS_HEAD);
+    for (side, title) in [
+        (Side::Downstream, "The client, or the way to it"),
+        (Side::Ours, "Lockgate: its config, its limits, its bugs"),
+        (Side::Upstream, "The endpoint, or the way to it"),
+    ] {
+        writeln!(page, "\n## {title}\n").unwrap();
+        page.push_str("| fault | status | attempted again | Proxy-Status | meaning |\n");
+        page.push_str("| --- | --- | --- | --- | --- |\n");
+        for fault in Fault::ALL.iter().filter(|fault| fault.side() == side) {
+            let again = match fault.repeat() {
+                Repeat::Never => "no",
+                Repeat::NothingSent => "yes",
+                Repeat::Idempotent => "if idempotent",
+            };
+            let proxy_status = match fault.proxy_status() {
+                "" => "–".to_owned(),
+                error => format!("`{error}`"),
+            };
+            writeln!(
+                page,
+                "| `{}` | {} | {again} | {proxy_status} | {} |",
+                fault.token(),
+                fault.code(),
+                fault.meaning().trim(),
+            )
+            .unwrap();
+        }
+    }
+    check("faults.md", &page);
+}
+
+const FAULTS_HEAD: &str = "\
+<!-- Made from src/base/fault.rs by tests/reference.rs; do not edit. -->
+
+# Faults
+
+Why an exchange failed. The word in the first column stands in the access log as `fault`; it is never renamed.
+The client sees the status and a fixed sentence, never the cause.
+
+- **status**: what the client is sent. 499 is only logged: nobody was there to read an answer. If the answer had
+  already begun, the log has the status that was sent, and the fault beside it.
+- **attempted again**: whether another attempt may follow, while the route's retries allow one. *yes*: with any
+  method, since the endpoint has seen nothing of the request; *if idempotent*: if the method is idempotent and
+  the body is still whole.
+- **Proxy-Status**: the error type in that header of our answer (RFC 9209).
+";
