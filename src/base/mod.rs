@@ -8,5 +8,8 @@ pub mod clock;
 pub mod deadline;
 pub mod drain;
 pub mod fault;
+pub mod host;
 pub mod name;
+pub mod path;
+pub mod pattern;
 pub mod units;
