@@ -4,4 +4,5 @@
 
 pub mod base;
 pub mod config;
+pub mod dataplane;
 pub mod telemetry;

@@ -210,7 +210,7 @@ mod tests {
             ("[::1%eth0]", Address),
             ("[v1.x]", Address),
             ("[10.0.0.1]", Address),
-            ("[[::1]]", Address),
+            ("[[::1]]", Character),
             ("]", Character),
         ] {
             assert_eq!(normal_host(value), Err(expected), "{value:?}");

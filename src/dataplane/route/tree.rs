@@ -1,0 +1,314 @@
+//! The tree that rules are found in: hosts at the top, path segments below, and one hash table over all edges.
+//!
+//! A lookup costs one step for the host, one for each label that a wildcard could end at, and one for each
+//! segment of the path for as long as some rule has it; the number of rules is in none of these. What is tried
+//! one by one are rules of the same host and path, and the regular expressions of a host.
+//!
+//! Nothing is allocated to search. The hash is seeded for each process, since hosts and paths are chosen by
+//! clients.
+
+use std::collections::HashMap;
+
+use foldhash::quality::RandomState;
+
+use super::edges::Edges;
+use super::host::{self, HostMatch};
+use super::path::{self, PathMatch};
+
+/// A node's number. Hosts have parents that are no nodes.
+pub(super) type Node = u32;
+
+/// The parent of every exact host.
+const EXACT: Node = Node::MAX;
+/// The parent of every wildcard's suffix.
+const WILDCARD: Node = Node::MAX - 1;
+/// No node.
+const NONE: Node = Node::MAX - 2;
+/// The node of the rules for any host.
+const ANY_HOST: Node = 0;
+
+/// Rules that are told apart by what they hold beside host and path, the most specific first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Candidates<'a> {
+    /// Host and path hold.
+    Certain(&'a [u32]),
+    /// The host holds; the path is a regular expression, still to be tried.
+    Patterns(&'a [u32]),
+}
+
+/// The tree, built once and only read afterwards.
+#[derive(Debug)]
+pub(super) struct Tree {
+    edges: Edges,
+    nodes: Vec<Place>,
+    /// The rules of all nodes; a [`Span`] is a part of it.
+    order: Vec<u32>,
+    /// How many labels the longest wildcard suffix has.
+    wildcard_labels: usize,
+}
+
+/// What is known at a node.
+#[derive(Debug)]
+struct Place {
+    /// The nearest node above that has prefix rules.
+    above: Node,
+    has_children: bool,
+    exact: Span,
+    prefix: Span,
+    /// Only at the node of a host.
+    regex: Span,
+    /// Only at the node of a host.
+    any: Span,
+}
+
+/// A part of the order of rules: from, to.
+type Span = (u32, u32);
+
+impl Tree {
+    /// Searches the rules whose host and path hold, the most specific first, until `visit` has found one.
+    pub(super) fn search<R>(
+        &self,
+        host: &str,
+        path: &str,
+        mut visit: impl FnMut(Candidates<'_>) -> Option<R>,
+    ) -> Option<R> {
+        if let Some(node) = self.edges.find(EXACT, host)
+            && let Some(found) = self.search_host(node, path, &mut visit)
+        {
+            return Some(found);
+        }
+        if self.wildcard_labels > 0 {
+            // Suffixes longer than any wildcard's are not looked up, however many labels a client sends.
+            let mut skip = host::labels(host).saturating_sub(self.wildcard_labels + 1);
+            let mut rest = host;
+            while let Some((_, suffix)) = rest.split_once('.') {
+                rest = suffix;
+                if skip > 0 {
+                    skip -= 1;
+                    continue;
+                }
+                if let Some(node) = self.edges.find(WILDCARD, suffix)
+                    && let Some(found) = self.search_host(node, path, &mut visit)
+                {
+                    return Some(found);
+                }
+            }
+        }
+        self.search_host(ANY_HOST, path, &mut visit)
+    }
+
+    fn search_host<R>(
+        &self,
+        host: Node,
+        path: &str,
+        visit: &mut impl FnMut(Candidates<'_>) -> Option<R>,
+    ) -> Option<R> {
+        let root = self.nodes.get(host as usize)?;
+        let (mut node, exact) = self.descend(host, path);
+        if let Some(exact) = exact
+            && let Some(found) = self.visit_certain(exact, visit)
+        {
+            return Some(found);
+        }
+        if root.regex.0 < root.regex.1
+            && let Some(found) = visit(Candidates::Patterns(self.rules(root.regex)))
+        {
+            return Some(found);
+        }
+        while let Some(place) = self.nodes.get(node as usize) {
+            if let Some(found) = self.visit_certain(place.prefix, visit) {
+                return Some(found);
+            }
+            node = place.above;
+        }
+        self.visit_certain(root.any, visit)
+    }
+
+    /// Goes down as far as the path leads: the deepest node, and the exact rules if the path ends there.
+    fn descend(&self, host: Node, path: &str) -> (Node, Option<Span>) {
+        // The `*` of OPTIONS is below no prefix.
+        let Some(mut rest) = path.strip_prefix('/') else {
+            return (NONE, None);
+        };
+        let mut node = host;
+        loop {
+            if !self
+                .nodes
+                .get(node as usize)
+                .is_some_and(|place| place.has_children)
+            {
+                return (node, None);
+            }
+            let cut = memchr::memchr(b'/', rest.as_bytes());
+            let (segment, tail) = match cut.and_then(|at| rest.split_at_checked(at)) {
+                Some((segment, tail)) => (segment, tail.strip_prefix('/')),
+                None => (rest, None),
+            };
+            match (self.edges.find(node, segment), tail) {
+                (None, _) => return (node, None),
+                (Some(child), None) => {
+                    return (
+                        child,
+                        self.nodes.get(child as usize).map(|place| place.exact),
+                    );
+                }
+                (Some(child), Some(tail)) => {
+                    node = child;
+                    rest = tail;
+                }
+            }
+        }
+    }
+
+    fn visit_certain<R>(
+        &self,
+        span: Span,
+        visit: &mut impl FnMut(Candidates<'_>) -> Option<R>,
+    ) -> Option<R> {
+        if span.0 == span.1 {
+            return None;
+        }
+        visit(Candidates::Certain(self.rules(span)))
+    }
+
+    fn rules(&self, (from, to): Span) -> &[u32] {
+        self.order
+            .get(from as usize..to as usize)
+            .unwrap_or_default()
+    }
+}
+
+/// Builds a tree, rule by rule; the rules of one place keep the order in which they come.
+#[derive(Debug)]
+pub(super) struct Builder {
+    edges: HashMap<(Node, Box<str>), Node, RandomState>,
+    lists: Vec<Lists>,
+    wildcard_labels: usize,
+}
+
+#[derive(Debug)]
+struct Lists {
+    parent: Node,
+    exact: Vec<u32>,
+    prefix: Vec<u32>,
+    regex: Vec<u32>,
+    any: Vec<u32>,
+}
+
+impl Lists {
+    const fn new(parent: Node) -> Self {
+        Self {
+            parent,
+            exact: Vec::new(),
+            prefix: Vec::new(),
+            regex: Vec::new(),
+            any: Vec::new(),
+        }
+    }
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self {
+            edges: HashMap::default(),
+            lists: vec![Lists::new(NONE)],
+            wildcard_labels: 0,
+        }
+    }
+
+    /// Adds a rule below each of its hosts; no host is any host.
+    pub(super) fn insert(&mut self, hosts: &[HostMatch], path: &PathMatch, rule: u32) {
+        if hosts.is_empty() {
+            self.insert_path(ANY_HOST, path, rule);
+        }
+        for host in hosts {
+            let node = match host.kind() {
+                host::Kind::Exact(name) => self.child(EXACT, name),
+                host::Kind::Wildcard(suffix) => {
+                    self.wildcard_labels = self.wildcard_labels.max(host::labels(suffix));
+                    self.child(WILDCARD, suffix)
+                }
+            };
+            self.insert_path(node, path, rule);
+        }
+    }
+
+    fn insert_path(&mut self, host: Node, path: &PathMatch, rule: u32) {
+        let node = match path.kind() {
+            path::Kind::Any | path::Kind::Regex(_) => host,
+            path::Kind::Prefix(path) | path::Kind::Exact(path) => path
+                .split('/')
+                // What stands before the first slash is nothing.
+                .skip(1)
+                .fold(host, |node, segment| self.child(node, segment)),
+        };
+        let Some(lists) = self.lists.get_mut(node as usize) else {
+            return;
+        };
+        let list = match path.kind() {
+            path::Kind::Any => &mut lists.any,
+            path::Kind::Regex(_) => &mut lists.regex,
+            path::Kind::Prefix(_) => &mut lists.prefix,
+            path::Kind::Exact(_) => &mut lists.exact,
+        };
+        // A rule that names a host twice comes twice in a row.
+        if list.last() != Some(&rule) {
+            list.push(rule);
+        }
+    }
+
+    fn child(&mut self, parent: Node, name: &str) -> Node {
+        let next = number(self.lists.len());
+        let node = *self.edges.entry((parent, name.into())).or_insert(next);
+        if node == next {
+            self.lists.push(Lists::new(parent));
+        }
+        node
+    }
+
+    pub(super) fn build(self) -> Tree {
+        let mut order = Vec::new();
+        let mut nodes: Vec<Place> = Vec::with_capacity(self.lists.len());
+        let mut append = |rules: &[u32]| {
+            let from = number(order.len());
+            order.extend_from_slice(rules);
+            (from, number(order.len()))
+        };
+        for lists in &self.lists {
+            // Parents are numbered before their children.
+            let above = match nodes.get_mut(lists.parent as usize) {
+                Some(parent) => {
+                    parent.has_children = true;
+                    if parent.prefix.0 == parent.prefix.1 {
+                        parent.above
+                    } else {
+                        lists.parent
+                    }
+                }
+                None => NONE,
+            };
+            nodes.push(Place {
+                above,
+                has_children: false,
+                exact: append(&lists.exact),
+                prefix: append(&lists.prefix),
+                regex: append(&lists.regex),
+                any: append(&lists.any),
+            });
+        }
+        Tree {
+            edges: Edges::new(self.edges),
+            nodes,
+            order,
+            wildcard_labels: self.wildcard_labels,
+        }
+    }
+}
+
+/// The number of the next node, edge or rule.
+pub(super) fn number(count: usize) -> u32 {
+    u32::try_from(count)
+        .ok()
+        .filter(|number| *number < NONE)
+        .expect("four thousand million rules do not fit into memory")
+}
