@@ -5,3 +5,4 @@
 //! Nothing in here knows the config or the control plane: it reads a compiled snapshot and counts.
 
 pub mod route;
+pub mod tls;

@@ -1,0 +1,145 @@
+//! A transport connection, plain or ended in TLS: one type for everything that reads and writes HTTP.
+//!
+//! Made by [`accept`](super::accept) and [`ClientPlan::connect`](super::ClientPlan::connect), or from a plain
+//! [`Transport`]. Vectored writes pass through, so that a head and its first body bytes leave in one write and,
+//! under TLS, in one record.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::{client, server};
+
+/// A connection before TLS.
+#[derive(Debug)]
+pub enum Transport {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A unix socket.
+    Unix(UnixStream),
+}
+
+impl From<TcpStream> for Transport {
+    fn from(stream: TcpStream) -> Self {
+        Self::Tcp(stream)
+    }
+}
+
+impl From<UnixStream> for Transport {
+    fn from(stream: UnixStream) -> Self {
+        Self::Unix(stream)
+    }
+}
+
+/// A connection as HTTP sees it. The TLS state is boxed: it is large, and plain connections do not pay for it.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP in clear.
+    Tcp(TcpStream),
+    /// A unix socket in clear.
+    Unix(UnixStream),
+    /// TLS that a client opened to us.
+    Server(Box<server::TlsStream<TcpStream>>),
+    /// TLS that we opened to an endpoint.
+    Client(Box<client::TlsStream<TcpStream>>),
+    /// TLS that we opened to an endpoint through a unix socket.
+    ClientUnix(Box<client::TlsStream<UnixStream>>),
+}
+
+impl Stream {
+    /// Whether the connection is encrypted.
+    pub fn is_tls(&self) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => false,
+            Self::Server(_) | Self::Client(_) | Self::ClientUnix(_) => true,
+        }
+    }
+
+    /// The TCP socket below, for its options; `None` for a unix socket.
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Server(stream) => Some(stream.get_ref().0),
+            Self::Client(stream) => Some(stream.get_ref().0),
+            Self::Unix(_) | Self::ClientUnix(_) => None,
+        }
+    }
+}
+
+impl From<Transport> for Stream {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Tcp(stream) => Self::Tcp(stream),
+            Transport::Unix(stream) => Self::Unix(stream),
+        }
+    }
+}
+
+/// Calls a method on whichever connection is inside.
+macro_rules! on_each {
+    ($stream:expr, $method:ident($($argument:expr),*)) => {
+        match $stream {
+            Stream::Tcp(stream) => Pin::new(stream).$method($($argument),*),
+            Stream::Unix(stream) => Pin::new(stream).$method($($argument),*),
+            Stream::Server(stream) => Pin::new(stream).$method($($argument),*),
+            Stream::Client(stream) => Pin::new(stream).$method($($argument),*),
+            Stream::ClientUnix(stream) => Pin::new(stream).$method($($argument),*),
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        on_each!(self.get_mut(), poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        on_each!(self.get_mut(), poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_each!(self.get_mut(), poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_each!(self.get_mut(), poll_shutdown(cx))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        on_each!(self.get_mut(), poll_write_vectored(cx, bufs))
+    }
+
+    /// True: every kind of connection inside writes vectored.
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn can_move_between_threads<T: Send + Unpin + 'static>() {}
+
+    #[test]
+    fn a_stream_is_small_and_may_move() {
+        can_move_between_threads::<Stream>();
+        assert!(size_of::<Stream>() <= size_of::<TcpStream>() + size_of::<usize>());
+    }
+}
