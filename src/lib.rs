@@ -5,4 +5,5 @@
 pub mod base;
 pub mod config;
 pub mod dataplane;
+pub mod demo;
 pub mod telemetry;
