@@ -1,0 +1,607 @@
+//! The walls that rot unseen: who may import whom, where foreign crates stay, what must be documented.
+//!
+//! Each wall is a function from a file to what it breaks, so that it can be seen to fail; one test a wall runs it
+//! over the project. Taste is not checked here: that is for readers. When a need and a wall disagree, change the
+//! wall on purpose, together with ARCHITECTURE.md, and say why.
+
+#![expect(clippy::panic, reason = "a test ends by it")]
+
+#[path = "house/source.rs"]
+mod source;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lockgate::base::fault::{Fault, Repeat, Side};
+
+/// What a room may import besides itself. A room is a path below `crate::`, and its last word names it in the
+/// rows of others.
+const MAY_IMPORT: &str = "
+    base:                       nothing
+    telemetry:                  base
+    config:                     base
+
+    dataplane::route:           base
+    dataplane::proxy_protocol:  base
+    dataplane::context:         base telemetry
+    dataplane::tls:             base telemetry
+    dataplane::shared:          base telemetry
+    dataplane::cache:           base telemetry shared
+    dataplane::upstream:        base telemetry tls proxy_protocol
+    dataplane::filter:          base telemetry context shared upstream
+    dataplane::snapshot:        base route tls upstream filter cache
+    dataplane::http:            base telemetry context route filter cache upstream snapshot
+    dataplane::l4:              base telemetry context upstream snapshot
+    dataplane::listener:        base telemetry context proxy_protocol tls snapshot http l4
+    dataplane::worker:          base telemetry upstream snapshot listener
+
+    controlplane::compile:      base config route tls upstream filter cache snapshot
+    controlplane::explain:      base config compile route snapshot filter
+    controlplane::status:       base
+    controlplane::reload:       base telemetry config compile snapshot listener worker
+    controlplane::prober:       base telemetry status snapshot upstream
+    controlplane::discovery:    base telemetry config status reload
+    controlplane::kube:         base telemetry config status reload
+    controlplane::acme:         base telemetry config status reload tls
+    controlplane::admin:        base telemetry config status reload snapshot upstream
+    controlplane::process:      base telemetry config status reload listener
+
+    cli:                        base config
+    demo:                       base config
+    app:                        everything
+    main:                       app cli
+    lib:                        nothing
+    dataplane:                  nothing
+    controlplane:               nothing
+";
+
+/// Paths that one file or folder of `src/` alone may say.
+const QUARANTINE: &[Quarantine] = &[
+    in_tests_too("serde_yaml", "config/parse.rs"),
+    in_tests_too("rustls_pemfile", "dataplane/tls/pem.rs"),
+    in_tests_too("notify", "controlplane/reload/watch.rs"),
+    in_tests_too("arc_swap", "dataplane/snapshot.rs"),
+    in_tests_too("std::env", "cli.rs"),
+    in_tests_too("rustls", "dataplane/tls/"),
+    in_tests_too("tokio_rustls", "dataplane/tls/"),
+    in_tests_too("rustls_native_certs", "dataplane/tls/"),
+    Quarantine {
+        path: "rcgen",
+        home: "demo/",
+        in_tests_too: false,
+    },
+];
+
+struct Quarantine {
+    path: &'static str,
+    home: &'static str,
+    in_tests_too: bool,
+}
+
+const fn in_tests_too(path: &'static str, home: &'static str) -> Quarantine {
+    Quarantine {
+        path,
+        home,
+        in_tests_too: true,
+    }
+}
+
+/// Words that mark unfinished work, taken apart so that this file does not say them.
+const LEFT_OVER: &[&str] = &[
+    concat!("TO", "DO"),
+    concat!("FIX", "ME"),
+    concat!("XX", "X"),
+    concat!("HA", "CK"),
+];
+
+/// Folders that exist on one machine only.
+const MACHINE_PATHS: &[&str] = &[
+    concat!("/ro", "ot/"),
+    concat!("/ho", "me/"),
+    concat!("/Us", "ers/"),
+    concat!("/wo", "rk/"),
+];
+
+// The import table.
+
+#[test]
+fn rooms_import_only_the_rooms_in_their_row() {
+    pass(
+        rust_files("src")
+            .iter()
+            .flat_map(|file| imports_broken(&below("src", &file.name), &file.text)),
+    );
+}
+
+#[test]
+fn an_import_across_a_wall_is_named_with_its_rule() {
+    let broken = imports_broken(
+        "dataplane/filter/headers.rs",
+        "use crate::base::fault::Fault;\nuse crate::{dataplane::upstream::pool, config::Config};\n",
+    );
+    assert_eq!(
+        broken,
+        [
+            "src/dataplane/filter/headers.rs:2: `crate::config::Config`: `dataplane::filter` may import base \
+             telemetry context shared upstream; not `config`"
+        ]
+    );
+}
+
+#[test]
+fn every_way_to_write_an_import_is_seen() {
+    let check = |file: &str, source: &str, expected: usize| {
+        assert_eq!(
+            imports_broken(file, source).len(),
+            expected,
+            "{file}: {source}"
+        );
+    };
+    check(
+        "dataplane/http/serve.rs",
+        "fn f() { crate::dataplane::worker::start() }",
+        1,
+    );
+    check(
+        "dataplane/http/serve.rs",
+        "use super::super::listener::accept;",
+        1,
+    );
+    check(
+        "dataplane/http/serve.rs",
+        "use super::exchange; use crate::dataplane::http::forward;",
+        0,
+    );
+    check(
+        "dataplane/http/serve.rs",
+        "#[cfg(test)] mod tests { use crate::config::Config; }",
+        1,
+    );
+    check("base/body.rs", "use crate::telemetry::metrics;", 1);
+    check("base/body.rs", "use crate::*;", 1);
+    check("main.rs", "use lockgate::config::Config;", 1);
+    check("main.rs", "fn main() { lockgate::app::run() }", 0);
+    check(
+        "app.rs",
+        "use crate::{controlplane::reload, dataplane::worker};",
+        0,
+    );
+    check("dataplane/sidecar.rs", "", 1);
+}
+
+fn imports_broken(file: &str, text: &str) -> Vec<String> {
+    let module = module_of(file);
+    let room = if module.is_empty() {
+        file.trim_end_matches(".rs")
+    } else {
+        room_of(&module)
+    };
+    let Some(allowed) = row_of(room) else {
+        return vec![format!(
+            "src/{file}:1: room `{room}` has no row in the import table"
+        )];
+    };
+    let segments: Vec<_> = module.split("::").filter(|part| !part.is_empty()).collect();
+    let mut broken = Vec::new();
+    for path in source::paths(text, &segments) {
+        let [root, inner @ ..] = path.segments.as_slice() else {
+            continue;
+        };
+        if root != "crate" && !(room == "main" && root == "lockgate") {
+            continue;
+        }
+        let inner = inner.join("::");
+        let target = room_of(&inner);
+        let name = target.rsplit("::").next().unwrap_or(target);
+        let is_allowed = allowed
+            .split(' ')
+            .any(|word| word == name || word == "everything");
+        if target != room && !is_allowed {
+            broken.push(format!(
+                "src/{file}:{}: `{root}::{inner}`: `{room}` may import {allowed}; not `{target}`",
+                path.line,
+            ));
+        }
+    }
+    broken
+}
+
+fn row_of(room: &str) -> Option<&'static str> {
+    let mut rows = MAY_IMPORT
+        .lines()
+        .filter_map(|row| row.trim().split_once(": "));
+    rows.find(|(name, _)| *name == room)
+        .map(|(_, allowed)| allowed.trim())
+}
+
+/// `dataplane/http/serve.rs` is module `dataplane::http::serve`; `main.rs` and `lib.rs` are the root.
+fn module_of(file: &str) -> String {
+    let path = file
+        .trim_end_matches(".rs")
+        .trim_end_matches("/mod")
+        .replace('/', "::");
+    if matches!(path.as_str(), "main" | "lib") {
+        String::new()
+    } else {
+        path
+    }
+}
+
+/// The front of a path that names a room: two segments in the wings, one elsewhere.
+fn room_of(path: &str) -> &str {
+    let segments = if path.starts_with("dataplane") || path.starts_with("controlplane") {
+        2
+    } else {
+        1
+    };
+    path.match_indices("::")
+        .nth(segments - 1)
+        .map_or(path, |(at, _)| &path[..at])
+}
+
+// The quarantine list.
+
+#[test]
+fn quarantined_crates_stay_where_they_are() {
+    pass(
+        rust_files("src")
+            .iter()
+            .flat_map(|file| quarantine_broken(&below("src", &file.name), &file.text)),
+    );
+}
+
+#[test]
+fn a_crate_out_of_quarantine_is_named() {
+    let check = |file: &str, source: &str, expected: usize| {
+        assert_eq!(
+            quarantine_broken(file, source).len(),
+            expected,
+            "{file}: {source}"
+        );
+    };
+    check("config/check.rs", "use serde_yaml::Value;", 1);
+    check("config/parse.rs", "use serde_yaml::Value;", 0);
+    check("base/units.rs", "use std::{env, fmt};", 1);
+    check("cli.rs", "fn f() { std::env::var_os(\"A\") }", 0);
+    check(
+        "dataplane/tls/certs.rs",
+        "use rustls::ServerConfig; use tokio_rustls::TlsAcceptor;",
+        0,
+    );
+    check(
+        "dataplane/listener/connection.rs",
+        "use tokio_rustls::TlsAcceptor;",
+        1,
+    );
+    check("app.rs", "use rcgen::KeyPair;", 1);
+    check(
+        "app.rs",
+        "#[cfg(test)] mod tests { use rcgen::KeyPair; use arc_swap::Cache; }",
+        1,
+    );
+    check("dataplane/http/respond.rs", "use serde::Serialize;", 1);
+    check(
+        "dataplane/http/respond.rs",
+        "#[derive(serde_json::X)] struct A;",
+        1,
+    );
+    check("telemetry/access_log.rs", "use serde::Serialize;", 0);
+    check("base/body.rs", "fn f() { unsafe { g() } }", 1);
+    check("base/body.rs", "// unsafe\nlet a = \"unsafe\";", 0);
+}
+
+#[test]
+fn nothing_is_unsafe_outside_src_either() {
+    let outside = ["tests", "benches", "examples"]
+        .into_iter()
+        .flat_map(rust_files);
+    pass(outside.flat_map(|file| unsafe_said(&file.name, &file.text)));
+}
+
+fn quarantine_broken(file: &str, text: &str) -> Vec<String> {
+    let mut broken = unsafe_said(&format!("src/{file}"), text);
+    for path in source::paths(text, &[]) {
+        let said = path.segments.join("::");
+        for rule in QUARANTINE {
+            let is_home =
+                file == rule.home || (rule.home.ends_with('/') && file.starts_with(rule.home));
+            let is_free = is_home || (path.in_tests && !rule.in_tests_too);
+            if path.starts_with(rule.path) && !is_free {
+                broken.push(format!(
+                    "src/{file}:{}: `{said}`: `{}` belongs to src/{} alone",
+                    path.line, rule.path, rule.home
+                ));
+            }
+        }
+        if file.starts_with("dataplane/") && said.starts_with("serde") {
+            broken.push(format!(
+                "src/{file}:{}: `{said}`: the data plane never says serde",
+                path.line
+            ));
+        }
+    }
+    broken
+}
+
+fn unsafe_said(file: &str, text: &str) -> Vec<String> {
+    let tokens = source::tokens(text);
+    let said = tokens.iter().filter(|token| token.text == "unsafe");
+    said.map(|token| format!("{file}:{}: nothing here is unsafe", token.line))
+        .collect()
+}
+
+// What every file is held to.
+
+#[test]
+fn every_file_says_first_what_it_is() {
+    pass(
+        all_rust_files()
+            .iter()
+            .filter(|file| !file.text.starts_with("//! "))
+            .map(|file| {
+                format!(
+                    "{}:1: the first line is `//! ` and one sentence what this file is",
+                    file.name
+                )
+            }),
+    );
+}
+
+#[test]
+fn nothing_is_left_over() {
+    pass(
+        all_files()
+            .iter()
+            .flat_map(|file| left_over(&file.name, &file.text)),
+    );
+}
+
+#[test]
+fn what_is_left_over_is_named() {
+    let check = |source: &str, expected: usize| {
+        assert_eq!(left_over("src/a.rs", source).len(), expected, "{source}");
+    };
+    check(concat!("// TO", "DO: later"), 1);
+    check(concat!("let a = \"to", "do TO", "DOS\";"), 0);
+    check(concat!("let a = db", "g!(b);"), 1);
+    check(concat!("let a = \"/ro", "ot/x\";"), 1);
+    check("#[test]\n#[ignore]\nfn f() {}", 1);
+    check("#[test]\n#[ignore = \"needs a network\"]\nfn f() {}", 0);
+}
+
+fn left_over(file: &str, text: &str) -> Vec<String> {
+    let mut broken = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let place = format!("{file}:{}", number + 1);
+        let words: Vec<_> = line
+            .split(|c: char| !c.is_alphanumeric() && c != '_')
+            .collect();
+        for word in LEFT_OVER.iter().filter(|word| words.contains(word)) {
+            broken.push(format!("{place}: `{word}`: finish it, or file an issue"));
+        }
+        for path in MACHINE_PATHS.iter().filter(|path| line.contains(**path)) {
+            broken.push(format!("{place}: `{path}` exists on one machine only"));
+        }
+    }
+    if file.ends_with(".rs") {
+        let tokens = source::tokens(text);
+        let says = |at: usize, words: &[&str]| {
+            words.iter().enumerate().all(|(ahead, word)| {
+                tokens
+                    .get(at + ahead)
+                    .is_some_and(|token| token.text == *word)
+            })
+        };
+        for (at, token) in tokens.iter().enumerate() {
+            if says(at, &[concat!("db", "g"), "!"]) {
+                broken.push(format!("{file}:{}: left over from debugging", token.line));
+            }
+            if says(at, &["#", "[", "ignore", "]"]) {
+                broken.push(format!(
+                    "{file}:{}: an ignored test says why: #[ignore = \"…\"]",
+                    token.line
+                ));
+            }
+        }
+    }
+    broken
+}
+
+// What must be documented.
+
+#[test]
+fn every_room_has_its_place_in_the_architecture() {
+    let architecture = read("ARCHITECTURE.md");
+    let rooms = folders("src");
+    assert!(!rooms.is_empty(), "src/ has rooms");
+    pass(
+        rooms
+            .iter()
+            .filter(|room| !architecture.contains(&format!("`{room}/`")))
+            .map(|room| format!("ARCHITECTURE.md: room `{room}/` is not named")),
+    );
+}
+
+#[test]
+fn every_room_of_the_architecture_has_a_row() {
+    let architecture = read("ARCHITECTURE.md");
+    let named: Vec<_> = architecture
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter_map(|code| code.strip_suffix('/'))
+        .filter(|code| {
+            ["dataplane/", "controlplane/"]
+                .iter()
+                .any(|wing| code.starts_with(wing))
+        })
+        .collect();
+    assert!(!named.is_empty(), "ARCHITECTURE.md names rooms");
+    pass(
+        named
+            .iter()
+            .filter(|room| row_of(&room.replace('/', "::")).is_none())
+            .map(|room| format!("ARCHITECTURE.md: `{room}/` has no row in the import table")),
+    );
+}
+
+#[test]
+fn the_page_of_faults_says_what_the_code_says() {
+    let page = fs::read_to_string(root().join("docs/reference/faults.md")).unwrap_or_default();
+    let expected = page_of_faults();
+    if page != expected {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults.md");
+        fs::write(&path, expected).expect("the build folder can be written to");
+        panic!(
+            "docs/reference/faults.md is out of date; the page as it should be: {}",
+            path.display()
+        );
+    }
+}
+
+fn page_of_faults() -> String {
+    let mut page = String::from(
+        "# Faults\n\n\
+         Why an exchange failed, as the field `fault` of the access log says it. A token is an API: it is never \
+         renamed.\n\n\
+         *Side* says whose doing it was: the client's (downstream), the endpoint's (upstream) or Lockgate's own. *Status* is what the client sees; 499 is only ever logged, since nobody is \
+         there to see it. *Sent again* says when Lockgate may make another attempt by itself.\n\n\
+         | token | side | status | sent again | meaning |\n| --- | --- | --- | --- | --- |\n",
+    );
+    for fault in Fault::ALL {
+        let side = match fault.side() {
+            Side::Downstream => "downstream",
+            Side::Upstream => "upstream",
+            Side::Ours => "ours",
+        };
+        let repeat = match fault.repeat() {
+            Repeat::Never => "no",
+            Repeat::NothingSent => "yes",
+            Repeat::Idempotent => "if idempotent",
+        };
+        let (token, code, meaning) = (fault.token(), fault.code(), fault.meaning().trim());
+        page.push_str(&format!(
+            "| `{token}` | {side} | {code} | {repeat} | {meaning} |\n"
+        ));
+    }
+    page
+}
+
+// The project's files.
+
+struct File {
+    /// Its path below the project's root, with `/` between names.
+    name: String,
+    text: String,
+}
+
+/// The path below `folder`.
+fn below(folder: &str, name: &str) -> String {
+    let rest = name.strip_prefix(folder).unwrap_or(name);
+    rest.trim_start_matches('/').to_owned()
+}
+
+fn pass(broken: impl Iterator<Item = String>) {
+    let broken: Vec<_> = broken.collect();
+    assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn all_rust_files() -> Vec<File> {
+    ["src", "tests", "benches", "examples", "fuzz"]
+        .into_iter()
+        .flat_map(rust_files)
+        .collect()
+}
+
+fn rust_files(folder: &str) -> Vec<File> {
+    let files = files_below(folder)
+        .into_iter()
+        .filter(|name| name.ends_with(".rs"));
+    let files: Vec<_> = files
+        .map(|name| File {
+            text: read(&name),
+            name,
+        })
+        .collect();
+    assert!(folder != "src" || files.len() > 10, "src/ was found");
+    files
+}
+
+/// Every file that is text and ours; what git ignores has no place in it.
+fn all_files() -> Vec<File> {
+    const KINDS: &[&str] = &[
+        "rs", "toml", "md", "yaml", "yml", "expected", "html", "css", "js", "py", "sh", "run",
+        "justfile",
+    ];
+    let files = files_below("").into_iter().filter(|name| {
+        let last = name.rsplit('/').next().unwrap_or(name);
+        KINDS.contains(&last.rsplit('.').next().unwrap_or(last))
+    });
+    files
+        .map(|name| File {
+            text: read(&name),
+            name,
+        })
+        .collect()
+}
+
+fn files_below(folder: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    walk(folder, &mut |name, is_folder| {
+        if !is_folder {
+            files.push(name);
+        }
+    });
+    files.sort();
+    files
+}
+
+/// The folders below `folder`, as paths below it.
+fn folders(folder: &str) -> Vec<String> {
+    let mut folders = Vec::new();
+    walk(folder, &mut |name, is_folder| {
+        if is_folder {
+            folders.push(
+                name.trim_start_matches(folder)
+                    .trim_start_matches('/')
+                    .to_owned(),
+            );
+        }
+    });
+    folders.sort();
+    folders
+}
+
+fn walk(folder: &str, visit: &mut impl FnMut(String, bool)) {
+    let Ok(entries) = fs::read_dir(root().join(folder)) else {
+        return; // A folder that the project does not have yet.
+    };
+    for entry in entries {
+        let entry = entry.expect("the project's folders can be read");
+        let last = entry
+            .file_name()
+            .into_string()
+            .expect("names of ours are text");
+        let name = if folder.is_empty() {
+            last.clone()
+        } else {
+            format!("{folder}/{last}")
+        };
+        let is_folder = entry.path().is_dir();
+        if is_folder && matches!(last.as_str(), "target" | ".git" | "node_modules") {
+            continue;
+        }
+        visit(name.clone(), is_folder);
+        if is_folder {
+            walk(&name, visit);
+        }
+    }
+}
