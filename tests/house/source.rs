@@ -69,7 +69,7 @@ pub(crate) fn paths(source: &str, module: &[&str]) -> Vec<Path> {
         let mut inner = scope.clone();
         inner.in_tests |= next_in_tests;
         match token.text {
-            "#" if reader.says(&["#", "[", "cfg", "(", "test", ")", "]"]) => {
+            "#" if reader.says(CFG_TEST) => {
                 next_in_tests = true;
                 reader.at += 7;
             }
@@ -104,6 +104,26 @@ pub(crate) fn paths(source: &str, module: &[&str]) -> Vec<Path> {
     }
     reader.paths
 }
+
+/// The modules in files of their own that are there for tests alone: `#[cfg(test)] mod testkit;`.
+pub(crate) fn test_modules(source: &str) -> Vec<String> {
+    let tokens = tokens(source);
+    let texts: Vec<_> = tokens.iter().map(|token| token.text).collect();
+    let marks = texts
+        .windows(7)
+        .enumerate()
+        .filter(|(_, seven)| *seven == CFG_TEST);
+    let declared = marks.filter_map(|(at, _)| {
+        let item = texts[at + 7..].split(|text| *text == ";").next()?;
+        match item {
+            [.., "mod", name] if !item.contains(&"{") => Some((*name).to_owned()),
+            _ => None,
+        }
+    });
+    declared.collect()
+}
+
+const CFG_TEST: &[&str] = &["#", "[", "cfg", "(", "test", ")", "]"];
 
 #[derive(Clone)]
 struct Scope {
@@ -418,6 +438,12 @@ mod tests {
             .map(|path| path.in_tests)
             .collect();
         assert_eq!(found, [false, true, true, false, true, false]);
+    }
+
+    #[test]
+    fn files_for_tests_are_told_by_their_declaration() {
+        let source = "mod a; #[cfg(test)] pub(crate) mod b; #[cfg(test)] mod c { mod d; } #[cfg(test)] use e::f;";
+        assert_eq!(test_modules(source), ["b"]);
     }
 
     #[test]
