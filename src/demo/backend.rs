@@ -8,16 +8,13 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
-use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -25,8 +22,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::Interval;
 
+use super::payload::Payload;
 use super::{page, websocket};
 
 /// Connections at a time, a backend.
@@ -39,8 +36,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const SLOW_LIMIT: Duration = Duration::from_secs(60);
 /// The most that `/bytes` sends.
 const BYTES_LIMIT: u64 = 4 << 30;
-/// What `/bytes` sends, again and again.
-static FILLER: [u8; 64 << 10] = [b'.'; 64 << 10];
 
 /// Backends that run; dropping it stops them.
 #[derive(Debug)]
@@ -232,12 +227,7 @@ fn whoami(backend: &Backend, request: &request::Parts) -> serde_json::Value {
 }
 
 fn events(backend: &Backend) -> Response<Payload> {
-    let ticks = Ticks {
-        backend: backend.name.clone(),
-        count: 0,
-        interval: tokio::time::interval(Duration::from_secs(1)),
-    };
-    typed("text/event-stream", Payload::Ticks(ticks))
+    typed("text/event-stream", Payload::ticks(&backend.name))
 }
 
 async fn slow(backend: &Backend, request: &Request<Incoming>) -> Response<Payload> {
@@ -347,74 +337,6 @@ fn typed(content_type: &'static str, payload: Payload) -> Response<Payload> {
         .headers_mut()
         .insert(header::CONTENT_TYPE, content_type);
     response
-}
-
-/// A body of a backend.
-#[derive(Debug)]
-enum Payload {
-    /// A text, whole.
-    Full(Bytes),
-    /// So many bytes more.
-    Filler(u64),
-    /// An event a second, without end.
-    Ticks(Ticks),
-}
-
-/// Server-sent events.
-#[derive(Debug)]
-struct Ticks {
-    backend: String,
-    count: u64,
-    interval: Interval,
-}
-
-impl Ticks {
-    fn next(&mut self) -> Bytes {
-        self.count += 1;
-        let data = json!({ "backend": self.backend, "count": self.count });
-        format!("id: {}\ndata: {data}\n\n", self.count).into()
-    }
-}
-
-impl Body for Payload {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let bytes = match self.get_mut() {
-            Self::Full(bytes) => std::mem::take(bytes),
-            Self::Filler(left) => {
-                let size = usize::try_from(*left).unwrap_or(usize::MAX);
-                let chunk = FILLER.get(..size).unwrap_or(&FILLER);
-                *left -= chunk.len() as u64;
-                Bytes::from_static(chunk)
-            }
-            Self::Ticks(ticks) => {
-                ready!(ticks.interval.poll_tick(cx));
-                ticks.next()
-            }
-        };
-        Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Full(bytes) => bytes.is_empty(),
-            Self::Filler(left) => *left == 0,
-            Self::Ticks(_) => false,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Filler(left) => SizeHint::with_exact(*left),
-            Self::Ticks(_) => SizeHint::new(),
-        }
-    }
 }
 
 #[cfg(test)]

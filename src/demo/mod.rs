@@ -9,6 +9,7 @@
 mod backend;
 pub mod certificate;
 mod page;
+mod payload;
 pub mod websocket;
 
 use std::fmt;
