@@ -208,7 +208,7 @@ const fn is_unreserved(byte: u8) -> bool {
 }
 
 /// What a path may hold unescaped: `pchar` of RFC 3986 §3.3, and the slash.
-const fn is_raw(byte: u8) -> bool {
+const fn is_path_character(byte: u8) -> bool {
     is_unreserved(byte)
         || matches!(
             byte,
@@ -226,6 +226,20 @@ const fn is_raw(byte: u8) -> bool {
                 | b';'
                 | b'='
         )
+}
+
+/// [`is_path_character`] by table: every byte of every request's path is asked.
+fn is_raw(byte: u8) -> bool {
+    const RAW: [bool; 256] = {
+        let mut raw = [false; 256];
+        let mut byte = 0;
+        while byte < raw.len() {
+            raw[byte] = is_path_character(byte as u8);
+            byte += 1;
+        }
+        raw
+    };
+    RAW[usize::from(byte)]
 }
 
 #[cfg(test)]

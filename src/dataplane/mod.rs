@@ -4,5 +4,6 @@
 //! reads the head, the route is found, filters run, an endpoint is picked, both bodies stream, the record closes.
 //! Nothing in here knows the config or the control plane: it reads a compiled snapshot and counts.
 
+pub mod filter;
 pub mod route;
 pub mod tls;

@@ -1,15 +1,14 @@
-//! The hash table over all edges of the tree: from a parent and a name to the child.
+//! The hash table over the edges of the tree: from a parent and a name to the child.
 //!
-//! Built once by `tree`, then only read.
+//! Built once by `tree`, then only read. It holds numbers of nodes; the nodes know their parents and names.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::quality::RandomState;
 
-use super::tree::{Node, number};
+use super::tree::Node;
 
-/// An open-addressed table from (parent, name) to child, at most half full.
+/// An open-addressed table, at most half full.
 ///
 /// `std`'s map cannot look up a pair of a number and a borrowed text without building the pair.
 #[derive(Debug)]
@@ -17,81 +16,60 @@ pub(super) struct Edges {
     state: RandomState,
     /// A power of two of them.
     slots: Vec<Slot>,
-    edges: Vec<Edge>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    /// The upper half of the hash: a wrong edge is seldom looked at.
+    /// The upper half of the hash: a wrong node is seldom looked at.
     tag: u32,
-    /// Its place among the edges; [`VACANT`] if the slot is free.
-    edge: u32,
-}
-
-#[derive(Debug)]
-struct Edge {
-    parent: Node,
+    /// The child; [`VACANT`] if the slot is free.
     child: Node,
-    name: Box<str>,
 }
 
-const VACANT: u32 = u32::MAX;
+const VACANT: Node = Node::MAX;
 
 impl Edges {
-    pub(super) fn new(edges: HashMap<(Node, Box<str>), Node, RandomState>) -> Self {
+    /// An empty table that has room for `count` edges.
+    pub(super) fn with_room_for(count: usize) -> Self {
         let free = Slot {
             tag: 0,
-            edge: VACANT,
+            child: VACANT,
         };
-        let mut table = Self {
+        Self {
             state: RandomState::default(),
-            slots: vec![free; (edges.len() * 2 + 1).next_power_of_two()],
-            edges: Vec::with_capacity(edges.len()),
-        };
-        for ((parent, name), child) in edges {
-            let (mut at, tag) = table.hash(parent, &name);
-            let edge = number(table.edges.len());
-            while let Some(slot) = table.slot_mut(at) {
-                if slot.edge == VACANT {
-                    *slot = Slot { tag, edge };
-                    break;
-                }
-                at = at.wrapping_add(1);
-            }
-            table.edges.push(Edge {
-                parent,
-                child,
-                name,
-            });
+            slots: vec![free; (count * 2 + 1).next_power_of_two()],
         }
-        table
     }
 
-    /// The child of `parent` by `name`.
-    pub(super) fn find(&self, parent: Node, name: &str) -> Option<Node> {
-        #[cfg(test)]
-        tests::count_lookup();
+    /// Adds an edge that is not there yet; no more of them than the table was made for.
+    pub(super) fn insert(&mut self, parent: Node, name: &str, child: Node) {
         let (mut at, tag) = self.hash(parent, name);
-        // Ends at a free slot: at least one is, since the table is never more than half full.
-        loop {
-            let slot = self.slots.get(at & (self.slots.len() - 1))?;
-            if slot.tag == tag
-                && let Some(edge) = self.edges.get(slot.edge as usize)
-                && edge.parent == parent
-                && *edge.name == *name
-            {
-                return Some(edge.child);
-            }
-            if slot.edge == VACANT {
-                return None;
+        let mask = self.slots.len() - 1;
+        while let Some(slot) = self.slots.get_mut(at & mask) {
+            if slot.child == VACANT {
+                *slot = Slot { tag, child };
+                return;
             }
             at = at.wrapping_add(1);
         }
     }
 
-    fn slot_mut(&mut self, at: usize) -> Option<&mut Slot> {
-        let mask = self.slots.len() - 1;
-        self.slots.get_mut(at & mask)
+    /// The child of `parent` by `name`: the one among those whose hash fits that `is` says yes to.
+    pub(super) fn find(&self, parent: Node, name: &str, is: impl Fn(Node) -> bool) -> Option<Node> {
+        #[cfg(test)]
+        tests::count_lookup();
+        let (mut at, tag) = self.hash(parent, name);
+        // Ends at a free slot: there always is one, since at most half of them are taken.
+        loop {
+            let slot = self.slots.get(at & (self.slots.len() - 1))?;
+            if slot.child == VACANT {
+                return None;
+            }
+            if slot.tag == tag && is(slot.child) {
+                return Some(slot.child);
+            }
+            at = at.wrapping_add(1);
+        }
     }
 
     /// Where to begin to look, and the tag.
@@ -116,7 +94,7 @@ pub(super) mod tests {
         LOOKUPS.set(LOOKUPS.get() + 1);
     }
 
-    /// How many lookups in the table of edges this thread has made since it asked the last time.
+    /// How many lookups in tables of edges this thread has made since it asked the last time.
     pub(in super::super) fn take_lookups() -> usize {
         LOOKUPS.replace(0)
     }

@@ -71,22 +71,39 @@ pub struct Lookup<'a> {
 /// Rules, and the tree that finds the one a request meets. Built once, then only read.
 #[derive(Debug)]
 pub struct RouteTable<T> {
-    rules: Vec<(Match, T)>,
+    rules: Vec<Rule<T>>,
+    /// The conditions of the rules, apart: most rules have none but host and path, which the tree has seen to.
+    conditions: Vec<Match>,
     tree: Tree,
+}
+
+#[derive(Debug)]
+struct Rule<T> {
+    value: T,
+    /// Whether host and path are the whole condition.
+    is_plain: bool,
 }
 
 impl<T> RouteTable<T> {
     /// Builds the table; the order of the rules decides between equally specific ones.
     pub fn new(rules: Vec<(Match, T)>) -> Self {
-        let mut order: Vec<_> = rules.iter().zip(0..).collect();
+        let (conditions, values): (Vec<Match>, Vec<T>) = rules.into_iter().unzip();
+        let mut order: Vec<_> = conditions.iter().zip(0..).collect();
         // A stable sort: the earlier rule stays the earlier one.
-        order.sort_by_key(|((condition, _), _)| Reverse(condition.rank_of_rest()));
+        order.sort_by_key(|(condition, _)| Reverse(condition.rank_of_rest()));
         let mut builder = Builder::new();
-        for ((condition, _), rule) in order {
+        for (condition, rule) in order {
             builder.insert(&condition.hosts, &condition.path, rule);
         }
+        let rules = values.into_iter().zip(&conditions);
         Self {
-            rules,
+            rules: rules
+                .map(|(value, condition)| Rule {
+                    value,
+                    is_plain: condition.rank_of_rest() == (false, 0, 0),
+                })
+                .collect(),
+            conditions,
             tree: builder.build(),
         }
     }
@@ -96,12 +113,11 @@ impl<T> RouteTable<T> {
     pub fn find(&self, lookup: &Lookup<'_>) -> Option<&T> {
         self.tree
             .search(lookup.host, lookup.path, |candidates| match candidates {
-                Candidates::Certain(rules) => {
-                    self.first(rules, |condition| condition.rest_holds(lookup))
-                }
-                // The expression last: it costs the most.
-                Candidates::Patterns(rules) => self.first(rules, |condition| {
-                    condition.rest_holds(lookup) && condition.path.holds(lookup.path)
+                Candidates::Certain(rules) => self.first(rules, lookup, |_| true),
+                Candidates::Patterns(rules) => self.first(rules, lookup, |rule| {
+                    self.conditions
+                        .get(rule as usize)
+                        .is_some_and(|condition| condition.path.holds(lookup.path))
                 }),
             })
     }
@@ -125,15 +141,26 @@ impl<T> RouteTable<T> {
 
     /// The rules in the order in which they were given.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Match, &T)> {
-        self.rules
+        self.conditions
             .iter()
-            .map(|(condition, value)| (condition, value))
+            .zip(self.rules.iter().map(|rule| &rule.value))
     }
 
-    fn first(&self, rules: &[u32], holds: impl Fn(&Match) -> bool) -> Option<&T> {
-        rules.iter().find_map(|rule| {
-            let (condition, value) = self.rules.get(*rule as usize)?;
-            holds(condition).then_some(value)
+    /// The first of some rules that holds, in the end also by `path_holds`, which may cost the most.
+    fn first(
+        &self,
+        rules: &[u32],
+        lookup: &Lookup<'_>,
+        path_holds: impl Fn(u32) -> bool,
+    ) -> Option<&T> {
+        rules.iter().find_map(|number| {
+            let rule = self.rules.get(*number as usize)?;
+            let holds = rule.is_plain
+                || self
+                    .conditions
+                    .get(*number as usize)
+                    .is_some_and(|condition| condition.rest_holds(lookup));
+            (holds && path_holds(*number)).then_some(&rule.value)
         })
     }
 }

@@ -41,28 +41,39 @@ pub(super) enum Candidates<'a> {
 pub(super) struct Tree {
     edges: Edges,
     nodes: Vec<Place>,
-    /// The rules of all nodes; a [`Span`] is a part of it.
+    /// The names of all nodes; a [`Span`] is a part of it.
+    names: String,
+    /// The rules of the places that have several; a [`Span`] is a part of it.
     order: Vec<u32>,
     /// How many labels the longest wildcard suffix has.
     wildcard_labels: usize,
 }
 
-/// What is known at a node.
+/// What is known at a node: one cache line, since a large table is cold.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Place {
+    parent: Node,
+    name: Span,
     /// The nearest node above that has prefix rules.
     above: Node,
     has_children: bool,
-    exact: Span,
-    prefix: Span,
+    exact: Rules,
+    prefix: Rules,
     /// Only at the node of a host.
-    regex: Span,
+    regex: Rules,
     /// Only at the node of a host.
-    any: Span,
+    any: Rules,
 }
 
-/// A part of the order of rules: from, to.
+/// A part of a longer whole: from, to.
 type Span = (u32, u32);
+
+/// The rules of a place: a span of the order, or the only rule and [`ONLY`].
+type Rules = (u32, u32);
+
+/// Follows the number of a rule that is alone in its place.
+const ONLY: u32 = u32::MAX;
 
 impl Tree {
     /// Searches the rules whose host and path hold, the most specific first, until `visit` has found one.
@@ -72,7 +83,7 @@ impl Tree {
         path: &str,
         mut visit: impl FnMut(Candidates<'_>) -> Option<R>,
     ) -> Option<R> {
-        if let Some(node) = self.edges.find(EXACT, host)
+        if let Some(node) = self.child(EXACT, host)
             && let Some(found) = self.search_host(node, path, &mut visit)
         {
             return Some(found);
@@ -87,7 +98,7 @@ impl Tree {
                     skip -= 1;
                     continue;
                 }
-                if let Some(node) = self.edges.find(WILDCARD, suffix)
+                if let Some(node) = self.child(WILDCARD, suffix)
                     && let Some(found) = self.search_host(node, path, &mut visit)
                 {
                     return Some(found);
@@ -110,22 +121,23 @@ impl Tree {
         {
             return Some(found);
         }
-        if root.regex.0 < root.regex.1
-            && let Some(found) = visit(Candidates::Patterns(self.rules(root.regex)))
+        let patterns = self.rules(&root.regex);
+        if !patterns.is_empty()
+            && let Some(found) = visit(Candidates::Patterns(patterns))
         {
             return Some(found);
         }
         while let Some(place) = self.nodes.get(node as usize) {
-            if let Some(found) = self.visit_certain(place.prefix, visit) {
+            if let Some(found) = self.visit_certain(&place.prefix, visit) {
                 return Some(found);
             }
             node = place.above;
         }
-        self.visit_certain(root.any, visit)
+        self.visit_certain(&root.any, visit)
     }
 
     /// Goes down as far as the path leads: the deepest node, and the exact rules if the path ends there.
-    fn descend(&self, host: Node, path: &str) -> (Node, Option<Span>) {
+    fn descend(&self, host: Node, path: &str) -> (Node, Option<&Rules>) {
         // The `*` of OPTIONS is below no prefix.
         let Some(mut rest) = path.strip_prefix('/') else {
             return (NONE, None);
@@ -144,12 +156,12 @@ impl Tree {
                 Some((segment, tail)) => (segment, tail.strip_prefix('/')),
                 None => (rest, None),
             };
-            match (self.edges.find(node, segment), tail) {
+            match (self.child(node, segment), tail) {
                 (None, _) => return (node, None),
                 (Some(child), None) => {
                     return (
                         child,
-                        self.nodes.get(child as usize).map(|place| place.exact),
+                        self.nodes.get(child as usize).map(|place| &place.exact),
                     );
                 }
                 (Some(child), Some(tail)) => {
@@ -162,19 +174,32 @@ impl Tree {
 
     fn visit_certain<R>(
         &self,
-        span: Span,
+        rules: &Rules,
         visit: &mut impl FnMut(Candidates<'_>) -> Option<R>,
     ) -> Option<R> {
-        if span.0 == span.1 {
-            return None;
+        match self.rules(rules) {
+            [] => None,
+            rules => visit(Candidates::Certain(rules)),
         }
-        visit(Candidates::Certain(self.rules(span)))
     }
 
-    fn rules(&self, (from, to): Span) -> &[u32] {
-        self.order
-            .get(from as usize..to as usize)
-            .unwrap_or_default()
+    fn rules<'a>(&'a self, rules: &'a Rules) -> &'a [u32] {
+        match rules {
+            (rule, ONLY) => std::slice::from_ref(rule),
+            (from, to) => self
+                .order
+                .get(*from as usize..*to as usize)
+                .unwrap_or_default(),
+        }
+    }
+
+    fn child(&self, parent: Node, name: &str) -> Option<Node> {
+        self.edges.find(parent, name, |node| {
+            self.nodes.get(node as usize).is_some_and(|place| {
+                let (from, to) = place.name;
+                place.parent == parent && self.names.get(from as usize..to as usize) == Some(name)
+            })
+        })
     }
 }
 
@@ -189,6 +214,7 @@ pub(super) struct Builder {
 #[derive(Debug)]
 struct Lists {
     parent: Node,
+    name: Box<str>,
     exact: Vec<u32>,
     prefix: Vec<u32>,
     regex: Vec<u32>,
@@ -196,9 +222,10 @@ struct Lists {
 }
 
 impl Lists {
-    const fn new(parent: Node) -> Self {
+    const fn new(parent: Node, name: Box<str>) -> Self {
         Self {
             parent,
+            name,
             exact: Vec::new(),
             prefix: Vec::new(),
             regex: Vec::new(),
@@ -211,7 +238,7 @@ impl Builder {
     pub(super) fn new() -> Self {
         Self {
             edges: HashMap::default(),
-            lists: vec![Lists::new(NONE)],
+            lists: vec![Lists::new(NONE, "".into())],
             wildcard_labels: 0,
         }
     }
@@ -261,51 +288,61 @@ impl Builder {
         let next = number(self.lists.len());
         let node = *self.edges.entry((parent, name.into())).or_insert(next);
         if node == next {
-            self.lists.push(Lists::new(parent));
+            self.lists.push(Lists::new(parent, name.into()));
         }
         node
     }
 
     pub(super) fn build(self) -> Tree {
+        let mut edges = Edges::with_room_for(self.lists.len());
+        let mut names = String::new();
         let mut order = Vec::new();
         let mut nodes: Vec<Place> = Vec::with_capacity(self.lists.len());
-        let mut append = |rules: &[u32]| {
-            let from = number(order.len());
-            order.extend_from_slice(rules);
-            (from, number(order.len()))
+        let mut place = |rules: &[u32]| match rules {
+            [rule] => (*rule, ONLY),
+            _ => {
+                let from = number(order.len());
+                order.extend_from_slice(rules);
+                (from, number(order.len()))
+            }
         };
-        for lists in &self.lists {
+        for lists in self.lists {
             // Parents are numbered before their children.
             let above = match nodes.get_mut(lists.parent as usize) {
                 Some(parent) => {
                     parent.has_children = true;
-                    if parent.prefix.0 == parent.prefix.1 {
-                        parent.above
-                    } else {
-                        lists.parent
+                    match parent.prefix {
+                        (from, to) if from == to => parent.above,
+                        _ => lists.parent,
                     }
                 }
                 None => NONE,
             };
+            edges.insert(lists.parent, &lists.name, number(nodes.len()));
+            let name_start = number(names.len());
+            names.push_str(&lists.name);
             nodes.push(Place {
+                parent: lists.parent,
+                name: (name_start, number(names.len())),
                 above,
                 has_children: false,
-                exact: append(&lists.exact),
-                prefix: append(&lists.prefix),
-                regex: append(&lists.regex),
-                any: append(&lists.any),
+                exact: place(&lists.exact),
+                prefix: place(&lists.prefix),
+                regex: place(&lists.regex),
+                any: place(&lists.any),
             });
         }
         Tree {
-            edges: Edges::new(self.edges),
+            edges,
             nodes,
+            names,
             order,
             wildcard_labels: self.wildcard_labels,
         }
     }
 }
 
-/// The number of the next node, edge or rule.
+/// A count of nodes, rules or bytes of names as the tree stores it.
 pub(super) fn number(count: usize) -> u32 {
     u32::try_from(count)
         .ok()

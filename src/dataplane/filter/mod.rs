@@ -1,0 +1,1 @@
+//! The filter room: steps on requests and responses.
