@@ -185,11 +185,12 @@ fn has_dots_with_parameter(segment: &str) -> bool {
     })
 }
 
-fn push_escape(path: &mut String, byte: u8) {
-    path.push('%');
+/// Appends a byte percent-encoded, in upper case (RFC 3986 §2.1).
+pub fn push_escape(text: &mut String, byte: u8) {
+    text.push('%');
     for nibble in [byte >> 4, byte & 0xf] {
         let digit = char::from_digit(u32::from(nibble), 16).expect("a nibble is below sixteen");
-        path.push(digit.to_ascii_uppercase());
+        text.push(digit.to_ascii_uppercase());
     }
 }
 
