@@ -17,8 +17,6 @@ use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::StartHandshake;
 
-use crate::base::clock;
-
 use super::certs::CertTable;
 use super::client_auth::ClientAuthority;
 use super::material::{Digest, MaterialError, digest_fields};
@@ -26,6 +24,7 @@ use super::stream::Stream;
 use super::subject::ClientIdentity;
 use super::tickets::TicketKeys;
 use super::{Alpn, TlsVersion, VERSIONS, provider};
+use crate::base::clock;
 
 /// The TLS settings of a listener, ready for handshakes. Shared by all workers.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ pub mod material;
 pub mod pem;
 pub mod stream;
 pub mod subject;
-pub mod tickets;
+mod tickets;
 
 #[cfg(test)]
 mod testkit;

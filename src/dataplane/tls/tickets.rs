@@ -18,13 +18,13 @@ use rustls::server::ProducesTickets;
 use crate::base::clock;
 
 /// How long a key seals new tickets.
-pub const ROTATED: Duration = Duration::from_hours(6);
+pub(super) const ROTATED: Duration = Duration::from_hours(6);
 
 /// How long a key opens tickets, from when it was made.
-pub const KEPT: Duration = Duration::from_hours(24);
+pub(super) const KEPT: Duration = Duration::from_hours(24);
 
 /// The keys of one listener's tickets, newest first.
-pub struct TicketKeys {
+pub(super) struct TicketKeys {
     keys: RwLock<VecDeque<TicketKey>>,
 }
 
@@ -36,7 +36,7 @@ struct TicketKey {
 
 impl TicketKeys {
     /// No key yet: the first ticket makes one.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             keys: RwLock::new(VecDeque::new()),
         }

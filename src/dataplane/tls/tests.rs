@@ -1,1 +1,0 @@
-//! Handshakes over loopback: both sides of this room, and clients of every kind.
