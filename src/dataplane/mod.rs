@@ -5,5 +5,6 @@
 //! Nothing in here knows the config or the control plane: it reads a compiled snapshot and counts.
 
 pub mod filter;
+pub mod http;
 pub mod route;
 pub mod tls;

@@ -1,0 +1,3 @@
+//! HTTP on a downstream connection: what may enter, and what becomes of it.
+
+pub mod framing;
