@@ -57,21 +57,41 @@ pub(super) fn is_token(byte: u8) -> bool {
 }
 
 /// Whether all bytes may stand in a field value: no control but HTAB (RFC 9110 §5.5).
-///
-/// Without a branch a byte, so that it becomes vector code.
 #[inline]
 pub(super) fn is_value(bytes: &[u8]) -> bool {
-    !bytes.iter().fold(false, |bad, &byte| {
-        bad | ((byte < b' ') & (byte != b'\t')) | (byte == 0x7F)
-    })
+    let is_odd = |byte: &u8| (*byte < b' ' && *byte != b'\t') || *byte == 0x7F;
+    // Words that hold an HTAB are rare: they are looked at byte by byte.
+    all_words(bytes, |word| !has_control(word)) || !bytes.iter().any(is_odd)
 }
 
 /// Whether all bytes may stand in a request line: visible ASCII and SP.
 #[inline]
 pub(super) fn is_line(bytes: &[u8]) -> bool {
-    !bytes
-        .iter()
-        .fold(false, |bad, &byte| bad | (byte < b' ') | (byte >= 0x7F))
+    let is_odd = |byte: &u8| *byte < b' ' || *byte >= 0x7F;
+    all_words(bytes, |word| !has_control(word) && word & HIGHS == 0) || !bytes.iter().any(is_odd)
+}
+
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+const HIGHS: u64 = ONES << 7;
+
+/// Whether any of the eight bytes is below 0x20 or is DEL.
+#[inline]
+fn has_control(word: u64) -> bool {
+    // Subtracting borrows into a byte's high bit where the byte is smaller; whether there is any such byte
+    // is exact, only which it is would not be.
+    let below = word.wrapping_sub(ONES * 0x20) & !word;
+    let del = word ^ (ONES * 0x7F);
+    let del = del.wrapping_sub(ONES) & !del;
+    (below | del) & HIGHS != 0
+}
+
+/// Whether `fits` holds for all words of the bytes, the last overlapping; never if there is no whole word.
+#[inline]
+fn all_words(bytes: &[u8], fits: impl Fn(u64) -> bool) -> bool {
+    let (words, _) = bytes.as_chunks();
+    bytes.last_chunk().is_some_and(|last| {
+        fits(u64::from_ne_bytes(*last)) && words.iter().all(|word| fits(u64::from_ne_bytes(*word)))
+    })
 }
 
 /// Whether this is a path, maybe with a query, without a fragment.
@@ -113,9 +133,17 @@ pub(super) fn is_authority(bytes: &[u8]) -> bool {
 }
 
 fn is_port(digits: &[u8]) -> bool {
-    digits.len() <= 5
+    // Five digits cannot overflow; more are none of a port.
+    let number = |digits: &[u8]| {
+        let value = |digit: &u8| u32::from(digit.wrapping_sub(b'0'));
+        digits
+            .iter()
+            .map(value)
+            .fold(0, |sum, digit| sum * 10 + digit)
+    };
+    (1..=5).contains(&digits.len())
         && digits.iter().all(u8::is_ascii_digit)
-        && str::from_utf8(digits).is_ok_and(|digits| digits.parse::<u16>().is_ok())
+        && number(digits) <= u32::from(u16::MAX)
 }
 
 /// Takes the optional white space off both ends (RFC 9110 §5.6.3).
@@ -149,6 +177,21 @@ mod tests {
             "[::1]a", "[g]", "a,b", "a%41", "a:1:2", "\u{e9}", "a\"", "*",
         ] {
             assert!(!is_authority(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn words_are_judged_as_their_bytes_are() {
+        for byte in 0..=u8::MAX {
+            for length in 1..40 {
+                for at in [0, length / 2, length - 1] {
+                    let mut bytes = vec![b'x'; length];
+                    bytes[at] = byte;
+                    let is_control = byte.is_ascii_control();
+                    assert_eq!(is_value(&bytes), !is_control || byte == b'\t', "{bytes:?}");
+                    assert_eq!(is_line(&bytes), !is_control && byte.is_ascii(), "{bytes:?}");
+                }
+            }
         }
     }
 

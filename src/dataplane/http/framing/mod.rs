@@ -230,4 +230,4 @@ impl Scanner {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

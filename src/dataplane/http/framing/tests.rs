@@ -475,7 +475,7 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// Bytes near enough to requests that every branch is met.
-fn nearly() -> impl Strategy<Value = Vec<u8>> {
+pub(in crate::dataplane::http) fn nearly() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         4 => message(),
         2 => prop::collection::vec(
@@ -502,14 +502,19 @@ fn nearly() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-fn split<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+/// The bytes in pieces.
+pub(in crate::dataplane::http) fn split<'a>(
+    bytes: &'a [u8],
+    cuts: &[prop::sample::Index],
+) -> Vec<&'a [u8]> {
     let mut at: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
     at.extend([0, bytes.len()]);
     at.sort_unstable();
     at.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
 }
 
-fn cuts() -> impl Strategy<Value = Vec<prop::sample::Index>> {
+/// Where to cut bytes into pieces.
+pub(in crate::dataplane::http) fn cuts() -> impl Strategy<Value = Vec<prop::sample::Index>> {
     prop::collection::vec(any::<prop::sample::Index>(), 0..12)
 }
 

@@ -1,6 +1,6 @@
 //! The wrapper under the real codec: what a client sends, and what it and the exchanges get.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 
 use bytes::Bytes;
@@ -10,10 +10,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::yield_now;
 
 use super::*;
+use crate::dataplane::http::framing::tests::{cuts, nearly, split};
 
 /// What the exchanges saw, a line each.
 type Seen = Rc<RefCell<Vec<String>>>;
@@ -21,6 +23,8 @@ type Seen = Rc<RefCell<Vec<String>>>;
 struct Server {
     pulse: Rc<Pulse>,
     seen: Seen,
+    /// Whether the codec refused what it was given.
+    is_doubted: Cell<bool>,
 }
 
 impl Server {
@@ -28,6 +32,7 @@ impl Server {
         Self {
             pulse: Rc::default(),
             seen: Rc::default(),
+            is_doubted: Cell::default(),
         }
     }
 
@@ -35,9 +40,12 @@ impl Server {
     async fn serve(&self, io: DuplexStream) -> (DuplexStream, Vec<u8>) {
         let strict = Strict::new(io, Limits::default(), Rc::clone(&self.pulse));
         let service = service_fn(|request| self.answer(request));
-        let mut connection = http1::Builder::new().serve_connection(TokioIo::new(strict), service);
-        // How it ends is judged by what the client gets.
-        drop((&mut connection).await);
+        let mut connection = http1::Builder::new()
+            .max_headers(Limits::default().header_fields)
+            .serve_connection(TokioIo::new(strict), service);
+        let ended = (&mut connection).await;
+        self.is_doubted
+            .set(ended.is_err_and(|error| error.is_parse()));
         let parts = connection.into_parts();
         let (io, held) = parts.io.into_inner().into_inner();
         (io, [parts.read_buf.to_vec(), held].concat())
@@ -178,6 +186,17 @@ async fn large_heads_pass_and_too_large_ones_are_refused() {
 }
 
 #[tokio::test]
+async fn as_many_fields_pass_as_the_limit_says() {
+    for (fields, seen) in [(126, "/1 0"), (127, "header_too_large")] {
+        let server = Server::new();
+        let fields = "X: y\r\n".repeat(fields);
+        let head = format!("GET /1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{fields}\r\n");
+        talk(&server, &[head.as_bytes()], false).await;
+        assert_eq!(server.seen(), [seen]);
+    }
+}
+
+#[tokio::test]
 async fn broken_chunks_end_the_body_with_a_fault() {
     let server = Server::new();
     let head = "POST /1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -304,4 +323,19 @@ async fn a_client_that_leaves_during_an_undecided_upgrade_is_noticed() {
     };
     let (ended, ()) = tokio::join!(connection, leave);
     assert!(ended.is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_codec_never_refuses_what_passes(bytes in nearly(), cuts in cuts()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let server = Server::new();
+        let got = runtime.block_on(talk(&server, &split(&bytes, &cuts), true));
+        prop_assert!(!server.is_doubted.get(), "{got}");
+        // Every answer is one of ours.
+        let mine = got.matches("\r\n\r\n").count();
+        prop_assert!(mine <= server.seen().len() + got.matches("100 Continue").count(), "{got}");
+    }
 }

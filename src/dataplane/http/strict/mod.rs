@@ -54,6 +54,8 @@ enum Then {
 
 impl<T> Strict<T> {
     /// Watches `io`, a connection on which nothing was read yet.
+    ///
+    /// The codec's own limits on heads must not be lower than `limits`: it would refuse by itself what passes.
     pub fn new(io: T, limits: Limits, pulse: Rc<Pulse>) -> Self {
         Self {
             io,
