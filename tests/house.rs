@@ -29,7 +29,7 @@ const MAY_IMPORT: &str = "
     dataplane::cache:           base telemetry shared
     dataplane::upstream:        base telemetry tls proxy_protocol
     dataplane::filter:          base telemetry context shared upstream
-    dataplane::snapshot:        base route tls upstream filter cache
+    dataplane::snapshot:        base telemetry route tls upstream filter cache
     dataplane::http:            base telemetry context route filter cache upstream snapshot
     dataplane::l4:              base telemetry context upstream snapshot
     dataplane::listener:        base telemetry context proxy_protocol tls snapshot http l4

@@ -4,7 +4,12 @@
 //! reads the head, the route is found, filters run, an endpoint is picked, both bodies stream, the record closes.
 //! Nothing in here knows the config or the control plane: it reads a compiled snapshot and counts.
 
+pub mod context;
 pub mod filter;
 pub mod http;
+pub mod listener;
 pub mod route;
+pub mod snapshot;
 pub mod tls;
+pub mod upstream;
+pub mod worker;

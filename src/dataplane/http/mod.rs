@@ -1,5 +1,166 @@
-//! HTTP on a downstream connection: what may enter, and what becomes of it.
+//! HTTP: codecs on a connection, and the line of an exchange from its head to its last byte.
+//!
+//! [`serve`] is the narrow door: it runs a codec on a connection and calls [`exchange`] for each request.
+//! Everything an exchange touches while it passes is lent to it by its worker ([`Engine`]) or belongs to its
+//! connection ([`Downstream`]).
 
+pub mod body;
+pub mod exchange;
+pub mod expect;
+pub mod forward;
 pub mod framing;
+pub mod headers;
 pub mod pulse;
+pub mod respond;
+pub mod retry;
+pub mod serve;
 pub mod strict;
+pub mod upgrade;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::base::clock;
+use crate::base::deadline::Deadlines;
+use crate::base::drain::Guest;
+use crate::base::fault::Fault;
+use crate::dataplane::context::Facts;
+use crate::dataplane::http::body::RequestBody;
+use crate::dataplane::http::pulse::Pulse;
+use crate::dataplane::http::upgrade::Pending;
+use crate::dataplane::snapshot::{Held, ListenerPlan, Reader};
+use crate::dataplane::upstream::client::Connections;
+use crate::telemetry::access_log::Record;
+use crate::telemetry::request_id::RequestIds;
+use crate::telemetry::worker_log::WorkerLog;
+
+/// What a worker lends to the exchanges on it.
+#[derive(Debug)]
+pub struct Engine {
+    /// The snapshot in force.
+    snapshots: Reader,
+    /// The version whose access log is in use.
+    log_version: Cell<u64>,
+    /// Connections to endpoints.
+    pub connections: Connections<RequestBody>,
+    /// Coarse deadlines.
+    pub deadlines: Deadlines,
+    /// The access log.
+    pub log: Rc<WorkerLog>,
+    /// Names for exchanges.
+    pub request_ids: RequestIds,
+}
+
+impl Engine {
+    /// An engine that reads its snapshots from `snapshots`.
+    pub fn new(snapshots: Reader) -> Self {
+        Self {
+            snapshots,
+            log_version: Cell::new(0),
+            connections: Connections::default(),
+            deadlines: Deadlines::default(),
+            log: Rc::default(),
+            request_ids: RequestIds::default(),
+        }
+    }
+
+    /// The snapshot in force. An exchange asks once and keeps what it got (invariant I1).
+    pub fn snapshot(&self) -> Held {
+        let snapshot = self.snapshots.load();
+        if self.log_version.replace(snapshot.version) != snapshot.version {
+            self.log.use_sink(snapshot.access_log.clone());
+        }
+        snapshot
+    }
+
+    /// A record that is written when it is dropped (invariant I5).
+    pub fn record(&self, facts: &Facts) -> Record {
+        let now = clock::now();
+        let mut record = Record::new(Rc::clone(&self.log), now, clock::wall(), facts.client.ip());
+        record.tls = facts.secure.as_ref().map(|secure| secure.version);
+        record
+    }
+}
+
+/// One client connection, as its exchanges see it.
+#[derive(Debug)]
+pub struct Downstream {
+    /// What is known about it.
+    pub facts: Facts,
+    /// The listener as it was when the connection came.
+    pub listener: Arc<ListenerPlan>,
+    /// Keeps the listener's drain waiting.
+    pub guest: Guest,
+    /// The strict gate before hyper; absent on HTTP/2.
+    pub pulse: Option<Rc<Pulse>>,
+    /// When it was accepted.
+    pub born: Instant,
+    active: Cell<usize>,
+    served: Cell<u64>,
+    idle_since: Cell<Instant>,
+    verdict: Cell<Option<Fault>>,
+    tunnel: RefCell<Option<Pending>>,
+}
+
+impl Downstream {
+    /// A connection that has carried nothing yet.
+    pub fn new(
+        facts: Facts,
+        listener: Arc<ListenerPlan>,
+        guest: Guest,
+        pulse: Option<Rc<Pulse>>,
+        born: Instant,
+    ) -> Self {
+        Self {
+            facts,
+            listener,
+            guest,
+            pulse,
+            born,
+            active: Cell::new(0),
+            served: Cell::new(0),
+            idle_since: Cell::new(born),
+            verdict: Cell::new(None),
+            tunnel: RefCell::new(None),
+        }
+    }
+
+    /// Counts one more exchange until the guard is dropped.
+    pub fn enter(self: &Rc<Self>) -> Active {
+        self.active.set(self.active.get() + 1);
+        self.served.set(self.served.get() + 1);
+        Active {
+            downstream: Rc::clone(self),
+        }
+    }
+}
+
+/// One exchange on a connection; it is over when this is dropped.
+#[derive(Debug)]
+pub struct Active {
+    downstream: Rc<Downstream>,
+}
+
+impl Active {
+    /// Why the connection was cut, if it was.
+    pub fn verdict(&self) -> Option<Fault> {
+        self.downstream.verdict.get()
+    }
+
+    /// The connection.
+    pub fn downstream(&self) -> &Downstream {
+        &self.downstream
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        let downstream = &self.downstream;
+        downstream
+            .active
+            .set(downstream.active.get().saturating_sub(1));
+        downstream.idle_since.set(clock::now());
+    }
+}

@@ -181,8 +181,9 @@ impl ClientPlan {
         self.digest
     }
 
-    /// Does the handshake with an endpoint. The caller sets the deadline; dropping the future closes the
-    /// connection. The protocol is `None` when the endpoint knows no ALPN.
+    /// Does the handshake with an endpoint, offering `only` one protocol or all of the plan's. The caller sets the
+    /// deadline; dropping the future closes the connection. The protocol is `None` when the endpoint knows no
+    /// ALPN.
     ///
     /// # Errors
     /// See [`ConnectErrorKind`]. Nothing of a request was sent yet.
@@ -190,15 +191,16 @@ impl ClientPlan {
         &self,
         name: &ServerName,
         transport: impl Into<Transport>,
+        only: Option<Alpn>,
     ) -> Result<(Stream, Option<Alpn>), ConnectError> {
         match transport.into() {
             Transport::Tcp(stream) => {
-                let stream = self.handshake(name, stream).await?;
+                let stream = self.handshake(name, stream, only).await?;
                 let alpn = agreed(&stream);
                 Ok((Stream::Client(Box::new(stream)), alpn))
             }
             Transport::Unix(stream) => {
-                let stream = self.handshake(name, stream).await?;
+                let stream = self.handshake(name, stream, only).await?;
                 let alpn = agreed(&stream);
                 Ok((Stream::ClientUnix(Box::new(stream)), alpn))
             }
@@ -209,11 +211,17 @@ impl ClientPlan {
         &self,
         name: &ServerName,
         stream: S,
+        only: Option<Alpn>,
     ) -> Result<client::TlsStream<S>, ConnectError> {
-        self.connector
-            .connect(name.0.clone(), stream)
-            .await
-            .map_err(|error| ConnectError::of(&error))
+        let name = name.0.clone();
+        let handshake = match only {
+            Some(alpn) => self
+                .connector
+                .with_alpn(vec![alpn.to_wire()])
+                .connect(name, stream),
+            None => self.connector.connect(name, stream),
+        };
+        handshake.await.map_err(|error| ConnectError::of(&error))
     }
 }
 

@@ -215,6 +215,11 @@ impl Scanner {
         Some(refusal)
     }
 
+    /// Whether a request's body is in progress.
+    pub fn is_in_body(&self) -> bool {
+        matches!(self.state, State::Fixed(_) | State::Chunked(_))
+    }
+
     /// How many heads have passed.
     pub fn heads(&self) -> u64 {
         self.heads

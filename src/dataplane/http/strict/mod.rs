@@ -74,6 +74,13 @@ impl<T> Strict<T> {
         (self.io, self.held)
     }
 
+    /// Whether the client may still be sending what nobody will read: a body in progress, or what stands behind
+    /// a refusal.
+    pub fn is_unread(&self) -> bool {
+        !self.is_eof
+            && (self.scanner.is_in_body() || matches!(self.then, Then::StandIn(_) | Then::Silence))
+    }
+
     /// Moves what may pass out of `held`; true if anything did.
     fn pass_held(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         let bytes = self.passable.min(buf.remaining());

@@ -28,7 +28,7 @@ async fn dial(
         Ok(accepted)
     };
     let client = async {
-        let mut connected = plan.connect(&name, ours).await?;
+        let mut connected = plan.connect(&name, ours, None).await?;
         assert_eq!(connected.0.read_u8().await.unwrap(), b'x');
         Ok(connected)
     };
@@ -136,7 +136,7 @@ async fn an_endpoint_without_tls_is_told_apart_from_one_that_leaves() {
             theirs.write_all(answer).await.unwrap();
         };
         let name = ServerName::new("a.test").unwrap();
-        let ((), refused) = tokio::join!(endpoint, plan.connect(&name, ours));
+        let ((), refused) = tokio::join!(endpoint, plan.connect(&name, ours, None));
         assert_eq!(refused.unwrap_err().kind, kind, "{answer:?}");
     }
 }
@@ -153,7 +153,7 @@ async fn tls_goes_through_a_unix_socket_too() {
         assert_eq!(hello[0], 0x16);
     };
     let name = ServerName::new("a.test").unwrap();
-    let ((), refused) = tokio::join!(endpoint, plan.connect(&name, ours));
+    let ((), refused) = tokio::join!(endpoint, plan.connect(&name, ours, None));
     assert_eq!(refused.unwrap_err().kind, ConnectErrorKind::Io);
 }
 

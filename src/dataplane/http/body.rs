@@ -1,0 +1,364 @@
+//! Bodies on their way: counted, under a deadline, and settling the exchange's accounts when they end.
+//!
+//! Nothing is buffered: a frame is polled from one side only when the other side asks for it.
+
+use std::cell::Cell;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use http_body::{Frame, SizeHint};
+
+use crate::base::body::Body;
+use crate::base::clock;
+use crate::base::deadline::{Deadline, Deadlines};
+use crate::base::fault::Fault;
+use crate::dataplane::http::Active;
+use crate::dataplane::http::expect::Gate;
+use crate::dataplane::http::pulse::Pulse;
+use crate::dataplane::upstream::client::Lease;
+use crate::dataplane::upstream::endpoint::InFlight;
+use crate::telemetry::access_log::Record;
+
+/// A body slower than this after [`SLOW_START`] is taken for an attack.
+const RATE_FLOOR: u64 = 1024;
+
+/// How long a body may be slower than [`RATE_FLOOR`].
+const SLOW_START: Duration = Duration::from_secs(10);
+
+/// Why a body ended early.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyError(pub Fault);
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.0.token())
+    }
+}
+
+impl Error for BodyError {}
+
+/// What the exchange wants to know of the request's body while a connection sends it.
+#[derive(Debug)]
+pub struct Intake {
+    /// Bytes so far.
+    pub bytes: Cell<u64>,
+    /// Whether anything was asked of it: then it cannot be sent again.
+    pub begun: Cell<bool>,
+    /// Whether all of it was taken.
+    pub finished: Cell<bool>,
+    /// Why it ended early.
+    pub fault: Cell<Option<Fault>>,
+}
+
+/// The request's body.
+#[derive(Debug)]
+pub struct RequestBody {
+    source: Body,
+    /// Absent for an empty body.
+    meter: Option<Box<Meter>>,
+}
+
+#[derive(Debug)]
+struct Meter {
+    intake: Rc<Intake>,
+    gate: Option<Gate>,
+    pulse: Option<Rc<Pulse>>,
+    deadline: Deadline,
+    pause: Duration,
+    began: Option<Instant>,
+    waiting: bool,
+}
+
+impl RequestBody {
+    /// A request without a body.
+    pub fn empty() -> Self {
+        Self {
+            source: Body::Empty,
+            meter: None,
+        }
+    }
+
+    /// A streamed body that may pause for at most `pause`; a gate holds it back until the endpoint wants it.
+    pub fn metered(
+        source: Body,
+        gate: Option<Gate>,
+        deadlines: &Deadlines,
+        pause: Duration,
+        pulse: Option<Rc<Pulse>>,
+    ) -> (Self, Rc<Intake>) {
+        let intake = Rc::new(Intake {
+            bytes: Cell::new(0),
+            begun: Cell::new(false),
+            finished: Cell::new(false),
+            fault: Cell::new(None),
+        });
+        let meter = Meter {
+            intake: Rc::clone(&intake),
+            gate,
+            pulse,
+            deadline: deadlines.at(None),
+            pause,
+            began: None,
+            waiting: false,
+        };
+        (
+            Self {
+                source,
+                meter: Some(Box::new(meter)),
+            },
+            intake,
+        )
+    }
+}
+
+impl Meter {
+    /// Called when there is nothing to send: whether the client takes too long.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
+        if !self.waiting {
+            self.waiting = true;
+            let now = clock::now();
+            let began = *self.began.get_or_insert(now);
+            // By now so many bytes should be here; the rest buys time at the floor's rate.
+            let credit = Duration::from_secs(self.intake.bytes.get() / RATE_FLOOR);
+            let slowest = began + SLOW_START + credit;
+            self.deadline
+                .set(Some((now + self.pause).min(slowest.max(now))));
+        }
+        self.deadline.poll(cx).map(|()| Fault::BodyTimeout)
+    }
+
+    fn fail(&self, fault: Fault) -> BodyError {
+        let fault = self.intake.fault.get().unwrap_or(fault);
+        self.intake.fault.set(Some(fault));
+        BodyError(fault)
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let Some(meter) = &mut this.meter else {
+            return Poll::Ready(None);
+        };
+        if let Some(gate) = &mut meter.gate {
+            ready!(Pin::new(gate).poll(cx));
+            meter.gate = None;
+        }
+        meter.intake.begun.set(true);
+        let frame = match Pin::new(&mut this.source).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                let fault = ready!(meter.poll_late(cx));
+                return Poll::Ready(Some(Err(meter.fail(fault))));
+            }
+        };
+        meter.waiting = false;
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, Buf::remaining) as u64;
+                meter.intake.bytes.set(meter.intake.bytes.get() + bytes);
+                if http_body::Body::is_end_stream(&this.source) {
+                    meter.intake.finished.set(true);
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                tracing::debug!(%error, "a request body broke off");
+                // The gate before hyper knows when it was the framing that broke.
+                let framing = meter
+                    .pulse
+                    .as_ref()
+                    .and_then(|pulse| pulse.body_fault.get());
+                Some(Err(meter.fail(framing.unwrap_or(Fault::ClientGone))))
+            }
+            None => {
+                meter.intake.finished.set(true);
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        http_body::Body::is_end_stream(&self.source)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        http_body::Body::size_hint(&self.source)
+    }
+}
+
+/// The answer's body. The exchange is over when it is dropped: whole, broken off or never asked for.
+#[derive(Debug)]
+pub struct ResponseBody {
+    source: Body,
+    closing: Option<Box<Closing>>,
+}
+
+/// What ends with an exchange, in the order of its fields.
+#[derive(Debug)]
+pub struct Closing {
+    /// The accounts.
+    pub record: Record,
+    /// What the request's body came to.
+    pub intake: Option<Rc<Intake>>,
+    /// The connection that the answer comes on.
+    pub lease: Option<Lease<RequestBody>>,
+    /// The endpoint's count.
+    pub in_flight: Option<InFlight>,
+    /// The downstream connection's count.
+    pub active: Active,
+    /// The deadline for the next frame, and how long it may take.
+    pub idle: Option<(Deadline, Duration)>,
+    /// Whether the deadline runs.
+    pub waiting: bool,
+}
+
+impl ResponseBody {
+    /// A body that closes the exchange when it ends.
+    pub fn new(source: Body, closing: Box<Closing>) -> Self {
+        let mut body = Self {
+            source,
+            closing: Some(closing),
+        };
+        if http_body::Body::is_end_stream(&body.source) {
+            body.settle();
+        }
+        body
+    }
+
+    /// A body without an exchange: the answer before a tunnel, whose record goes with the tunnel.
+    pub fn detached() -> Self {
+        Self {
+            source: Body::Empty,
+            closing: None,
+        }
+    }
+
+    /// The answer is whole: its connection may serve another.
+    fn settle(&mut self) {
+        if let Some(lease) = self
+            .closing
+            .as_mut()
+            .and_then(|closing| closing.lease.take())
+        {
+            lease.settle();
+        }
+    }
+
+    fn fail(&mut self, fault: Fault) -> BodyError {
+        if let Some(closing) = &mut self.closing {
+            let fault = closing
+                .intake
+                .as_ref()
+                .and_then(|intake| intake.fault.get())
+                .unwrap_or(fault);
+            closing.record.fault.get_or_insert(fault);
+        }
+        BodyError(fault)
+    }
+}
+
+impl Closing {
+    /// The accounts of an exchange that has just begun.
+    pub fn new(record: Record, active: Active) -> Self {
+        Self {
+            record,
+            intake: None,
+            lease: None,
+            in_flight: None,
+            active,
+            idle: None,
+            waiting: false,
+        }
+    }
+
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some((deadline, pause)) = &self.idle else {
+            return Poll::Pending;
+        };
+        if !self.waiting {
+            self.waiting = true;
+            deadline.set(Some(clock::now() + *pause));
+        }
+        deadline.poll(cx)
+    }
+}
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let frame = match Pin::new(&mut this.source).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                match &mut this.closing {
+                    Some(closing) => ready!(closing.poll_late(cx)),
+                    None => return Poll::Pending,
+                }
+                return Poll::Ready(Some(Err(this.fail(Fault::ResponseStalled))));
+            }
+        };
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                if let Some(closing) = &mut this.closing {
+                    closing.waiting = false;
+                    let bytes = frame.data_ref().map_or(0, Buf::remaining) as u64;
+                    closing.record.bytes_sent += bytes;
+                }
+                if http_body::Body::is_end_stream(&this.source) {
+                    this.settle();
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                tracing::debug!(%error, "an answer broke off");
+                Some(Err(this.fail(Fault::ResponseCut)))
+            }
+            None => {
+                this.settle();
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        http_body::Body::is_end_stream(&self.source)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        http_body::Body::size_hint(&self.source)
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        let Some(closing) = &mut self.closing else {
+            return;
+        };
+        if let Some(intake) = &closing.intake {
+            closing.record.bytes_received = intake.bytes.get();
+        }
+        // What still streams was not wanted to its end: the client is gone, or was cut off.
+        if !http_body::Body::is_end_stream(&self.source) && closing.lease.is_some() {
+            let fault = closing.active.verdict().unwrap_or(Fault::ClientGone);
+            closing.record.fault.get_or_insert(fault);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! THE LINE: one request from its head to its last byte, one step a statement.
+//!
+//! The branches are inside the steps. A step that fails ends the exchange in a [`Fault`], and the one place where
+//! a fault becomes an answer is [`exchange`]. The record is closed when the answer's body has gone, or when the
+//! future is dropped because the client went away.
+
+use std::rc::Rc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use crate::base::fault::Fault;
+use crate::dataplane::filter;
+use crate::dataplane::http::body::{Closing, ResponseBody};
+use crate::dataplane::http::forward::{self, Answer};
+use crate::dataplane::http::headers;
+use crate::dataplane::http::respond;
+use crate::dataplane::http::upgrade::Wish;
+use crate::dataplane::http::{Downstream, Engine};
+use crate::dataplane::snapshot::Action;
+
+/// Answers one request.
+///
+/// Dropping the future ends the exchange: the attempt under way is cancelled and the record says that the client
+/// has gone.
+pub async fn exchange(
+    engine: Rc<Engine>,
+    downstream: Rc<Downstream>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let mut closing = Box::new(Closing::new(
+        engine.record(&downstream.facts),
+        downstream.enter(),
+    ));
+    let style = respond::Style::of(request.method(), request.headers());
+    let answer = line(&engine, &downstream, request, &mut closing).await;
+    if let Some(pulse) = &downstream.pulse {
+        pulse.upgrade_decided(answer.as_ref().is_ok_and(|answer| answer.switch.is_some()));
+    }
+    match answer {
+        Ok(answer) => respond::answer(&engine, &downstream, answer, style, closing),
+        Err(fault) => respond::fault(fault, style, closing),
+    }
+}
+
+async fn line(
+    engine: &Engine,
+    downstream: &Rc<Downstream>,
+    request: Request<Incoming>,
+    closing: &mut Closing,
+) -> Result<Answer, Fault> {
+    let snapshot = engine.snapshot();
+    let mut inbound = headers::admit(engine, downstream, &snapshot, request, closing)?;
+    if downstream.listener.redirect_to_https {
+        return respond::to_https(&snapshot, &inbound);
+    }
+    let route = headers::find_route(&snapshot, downstream, &inbound)?;
+    closing.record.route = Some(route.name.clone());
+    filter::on_request(&route.filters, &mut inbound.parts)?;
+    let mut answer = match &route.action {
+        Action::Redirect(redirect) => respond::redirect(redirect, downstream, &inbound),
+        Action::Respond(fixed) => Answer::own(fixed.answer()),
+        Action::Forward(pool) => {
+            closing.record.pool = Some(pool.name.clone());
+            let wish = Wish::of(&mut inbound)?;
+            let outbound = headers::prepare(engine, downstream, &snapshot, inbound, &wish, closing);
+            forward::forward(engine, &snapshot, route, pool, outbound, wish, closing).await?
+        }
+    };
+    filter::on_response(&route.filters, &mut answer.parts);
+    Ok(answer)
+}

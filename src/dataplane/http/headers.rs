@@ -1,0 +1,448 @@
+//! What we take off and put on: Host, hop-by-hop fields, forwarding fields, Via, the request id; for every pair of
+//! protocols in this one place (RFC 9110 §7.6, RFC 9113 §8.2 and §8.3).
+//!
+//! A field that a client could use to pose as us is removed before ours is set, so that `Connection` can strip
+//! nothing that we add.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{BufMut, BytesMut};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, response};
+use hyper::body::Incoming;
+use hyper::ext::Protocol as ConnectProtocol;
+
+use crate::base::body::Body;
+use crate::base::fault::Fault;
+use crate::base::host;
+use crate::base::path;
+use crate::dataplane::context::{Facts, Scheme};
+use crate::dataplane::http::body::{Closing, RequestBody};
+use crate::dataplane::http::expect::Latch;
+use crate::dataplane::http::forward::Outbound;
+use crate::dataplane::http::upgrade::Wish;
+use crate::dataplane::http::{Downstream, Engine};
+use crate::dataplane::route::Lookup;
+use crate::dataplane::snapshot::{Route, Snapshot};
+use crate::telemetry::access_log::Protocol;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const CLIENT_SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// A CGI program would read this field as its own proxy setting ("httpoxy").
+const PROXY: HeaderName = HeaderName::from_static("proxy");
+
+/// Cookie fields of one HTTP/2 request, at most: clients send their crumbs apart (RFC 9113 §8.2.3).
+const COOKIE_CRUMBS: usize = 128;
+
+/// A request that is safe to decide about.
+#[derive(Debug)]
+pub struct Inbound {
+    /// Method, target in origin form, fields.
+    pub parts: Parts,
+    /// The body.
+    pub body: Incoming,
+    /// The host that the client asks for, as it wrote it; empty for an HTTP/1.0 client that does not say.
+    pub host: HeaderValue,
+}
+
+/// Takes a request in: refuses what nobody should act on, and writes down who asks for what.
+///
+/// # Errors
+/// The fault that the gate before hyper found, or one of the request's own.
+pub fn admit(
+    engine: &Engine,
+    downstream: &Downstream,
+    snapshot: &Snapshot,
+    request: Request<Incoming>,
+    closing: &mut Closing,
+) -> Result<Inbound, Fault> {
+    let record = &mut closing.record;
+    if let Some(refusal) = downstream
+        .pulse
+        .as_ref()
+        .and_then(|pulse| pulse.take_refusal())
+    {
+        record.method = refusal.method;
+        record.target = refusal.target;
+        record.host = refusal.host;
+        record.protocol = Some(Protocol::Http11);
+        return Err(refusal.fault);
+    }
+    let (mut parts, body) = request.into_parts();
+    record.method = Some(parts.method.clone());
+    record.target = Some(parts.uri.clone());
+    record.protocol = Some(protocol(parts.version));
+    if record.log.wants_headers() {
+        record.referer = parts.headers.get(header::REFERER).cloned();
+        record.user_agent = parts.headers.get(header::USER_AGENT).cloned();
+    }
+    let host = host_of(&parts)?;
+    record.host = Some(host.clone());
+    let peer = downstream.facts.client.ip();
+    let trusted = !snapshot.trusted_proxies.is_empty() && snapshot.trusts(peer);
+    if trusted {
+        record.client = client_behind(snapshot, peer, &parts.headers);
+    }
+    let request_id = engine.request_ids.pick(parts.headers.get(X_REQUEST_ID));
+    record.request_id = Some(request_id);
+    count_fields(snapshot, &parts)?;
+    if parts.method == Method::CONNECT && parts.extensions.get::<ConnectProtocol>().is_none() {
+        return Err(Fault::MethodRefused);
+    }
+    if parts.uri.scheme().is_some() || parts.uri.authority().is_some() {
+        parts.uri = origin_form(&parts.uri);
+    }
+    Ok(Inbound { parts, body, host })
+}
+
+fn protocol(version: Version) -> Protocol {
+    match version {
+        Version::HTTP_10 => Protocol::Http10,
+        Version::HTTP_2 => Protocol::Http2,
+        _ => Protocol::Http11,
+    }
+}
+
+/// The host that a request asks for; the target's authority and `Host` must not disagree.
+fn host_of(parts: &Parts) -> Result<HeaderValue, Fault> {
+    let mut fields = parts.headers.get_all(header::HOST).iter();
+    let field = fields.next();
+    if fields.next().is_some() {
+        return Err(Fault::HostInvalid);
+    }
+    let Some(authority) = parts.uri.authority() else {
+        return match field {
+            Some(field) => Ok(field.clone()),
+            None if parts.version == Version::HTTP_10 => Ok(HeaderValue::from_static("")),
+            None => Err(Fault::HostInvalid),
+        };
+    };
+    if field.is_some_and(|field| {
+        !field
+            .as_bytes()
+            .eq_ignore_ascii_case(authority.as_str().as_bytes())
+    }) {
+        return Err(Fault::HostInvalid);
+    }
+    HeaderValue::from_str(authority.as_str()).map_err(|_| Fault::HostInvalid)
+}
+
+/// HTTP/2 has no gate before hyper that counts; HTTP/1.1 was counted there.
+fn count_fields(snapshot: &Snapshot, parts: &Parts) -> Result<(), Fault> {
+    if parts.version != Version::HTTP_2 {
+        return Ok(());
+    }
+    let fields = parts.headers.len();
+    if fields <= snapshot.limits.header_fields {
+        return Ok(());
+    }
+    let crumbs = parts.headers.get_all(header::COOKIE).iter().count();
+    if crumbs > COOKIE_CRUMBS || fields - crumbs > snapshot.limits.header_fields {
+        return Err(Fault::HeaderTooLarge);
+    }
+    Ok(())
+}
+
+/// A target without scheme and authority.
+pub fn origin_form(uri: &Uri) -> Uri {
+    let path = uri
+        .path_and_query()
+        .cloned()
+        .unwrap_or_else(|| PathAndQuery::from_static("/"));
+    Uri::from(path)
+}
+
+/// The client's address as the proxies that we trust tell it: from the right, the first that is none of them.
+fn client_behind(snapshot: &Snapshot, peer: IpAddr, fields: &HeaderMap) -> IpAddr {
+    let mut client = peer;
+    let lines: Vec<_> = fields.get_all(X_FORWARDED_FOR).iter().collect();
+    for line in lines.into_iter().rev() {
+        for hop in line.to_str().unwrap_or_default().rsplit(',') {
+            let Ok(hop) = hop.trim().parse::<IpAddr>() else {
+                return client;
+            };
+            client = hop.to_canonical();
+            if !snapshot.trusts(client) {
+                return client;
+            }
+        }
+    }
+    client
+}
+
+/// Finds the route by the normal forms of host and path.
+///
+/// # Errors
+/// [`Fault::HostInvalid`], [`Fault::PathRefused`], [`Fault::Misdirected`], [`Fault::NoRoute`].
+pub fn find_route<'a>(
+    snapshot: &'a Snapshot,
+    downstream: &Downstream,
+    inbound: &Inbound,
+) -> Result<&'a Arc<Route>, Fault> {
+    let host = inbound.host.to_str().map_err(|_| Fault::HostInvalid)?;
+    let host = match host {
+        "" => Cow::Borrowed(""),
+        host => host::normal_host(host).map_err(|_| Fault::HostInvalid)?,
+    };
+    if let (Some(secure), Some(plan)) = (&downstream.facts.secure, &downstream.listener.tls)
+        && !plan
+            .certs()
+            .same_certificate(secure.server_name.as_deref(), &host)
+    {
+        return Err(Fault::Misdirected);
+    }
+    let path = path::normal_path(inbound.parts.uri.path()).map_err(|_| Fault::PathRefused)?;
+    let lookup = Lookup {
+        host: &host,
+        path: &path.path,
+        query: inbound.parts.uri.query(),
+        method: &inbound.parts.method,
+        headers: &inbound.parts.headers,
+    };
+    let route = snapshot.routes.find(&lookup).ok_or(Fault::NoRoute)?;
+    if path.has_encoded_slash && !route.allow_encoded_slashes {
+        return Err(Fault::PathRefused);
+    }
+    Ok(route)
+}
+
+/// Makes the request ready for an endpoint.
+pub fn prepare(
+    engine: &Engine,
+    downstream: &Downstream,
+    snapshot: &Snapshot,
+    inbound: Inbound,
+    wish: &Wish,
+    closing: &mut Closing,
+) -> Outbound {
+    let Inbound {
+        mut parts,
+        body,
+        host,
+    } = inbound;
+    let peer = downstream.facts.client.ip();
+    let trusted = !snapshot.trusted_proxies.is_empty() && snapshot.trusts(peer);
+    let body = Body::incoming(body);
+    let via = via(parts.version);
+    let expects = parts.headers.contains_key(header::EXPECT);
+    let fields = &mut parts.headers;
+    let accepts_trailers = takes_trailers(fields);
+    strip_hop_by_hop(fields);
+    if accepts_trailers {
+        fields.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    join_cookies(fields);
+    forwarding(fields, &downstream.facts, &host, trusted);
+    if !fields.contains_key(header::HOST) {
+        fields.insert(header::HOST, host);
+    }
+    fields.append(header::VIA, via);
+    if let Some(request_id) = &closing.record.request_id {
+        fields.insert(X_REQUEST_ID, request_id.header_value());
+    }
+    wish.ask(fields);
+    if let Body::Empty = body {
+        fields.remove(header::EXPECT);
+        return Outbound {
+            parts,
+            body: RequestBody::empty(),
+            intake: None,
+            latch: None,
+        };
+    }
+    let latch = expects.then(Latch::default);
+    let gate = latch.as_ref().map(Latch::gate);
+    let pulse = downstream.pulse.clone();
+    let pause = snapshot.timeouts.body;
+    let (body, intake) = RequestBody::metered(body, gate, &engine.deadlines, pause, pulse);
+    closing.intake = Some(Rc::clone(&intake));
+    Outbound {
+        parts,
+        body,
+        intake: Some(intake),
+        latch,
+    }
+}
+
+/// Our entry of `Via` names the protocol that the message came by (RFC 9110 §7.6.3).
+fn via(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_10 => "1.0 lockgate",
+        Version::HTTP_2 => "2.0 lockgate",
+        _ => "1.1 lockgate",
+    })
+}
+
+fn takes_trailers(fields: &HeaderMap) -> bool {
+    fields.get_all(header::TE).iter().any(|value| {
+        value.as_bytes().split(|&b| b == b',').any(|coding| {
+            let coding = coding.split(|&b| b == b';').next().unwrap_or_default();
+            coding.trim_ascii().eq_ignore_ascii_case(b"trailers")
+        })
+    })
+}
+
+/// Removes what is for this connection alone, and what `Connection` says is (RFC 9110 §7.6.1).
+fn strip_hop_by_hop(fields: &mut HeaderMap) {
+    let listed: Vec<HeaderValue> = match fields.entry(header::CONNECTION) {
+        header::Entry::Occupied(entry) => entry.remove_entry_mult().1.collect(),
+        header::Entry::Vacant(_) => Vec::new(),
+    };
+    for value in &listed {
+        for name in value.as_bytes().split(|&b| b == b',') {
+            let name = name.trim_ascii();
+            // Most clients say just this.
+            if name.eq_ignore_ascii_case(b"keep-alive") || name.eq_ignore_ascii_case(b"close") {
+                continue;
+            }
+            if let Ok(name) = HeaderName::from_bytes(name)
+                && !is_framing(&name)
+            {
+                fields.remove(name);
+            }
+        }
+    }
+    fields.remove(KEEP_ALIVE);
+    fields.remove(PROXY_CONNECTION);
+    fields.remove(header::TE);
+    fields.remove(header::TRANSFER_ENCODING);
+    fields.remove(header::UPGRADE);
+}
+
+/// Fields that say where a message ends or whom it is for; no `Connection` takes them away.
+fn is_framing(name: &HeaderName) -> bool {
+    *name == header::CONTENT_LENGTH || *name == header::HOST
+}
+
+/// HTTP/2 clients send cookies in crumbs; towards an endpoint they are one field (RFC 9113 §8.2.3).
+fn join_cookies(fields: &mut HeaderMap) {
+    let mut crumbs = fields.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else {
+        return;
+    };
+    let mut joined = BytesMut::from(first.as_bytes());
+    for crumb in std::iter::once(second).chain(crumbs) {
+        joined.put_slice(b"; ");
+        joined.put_slice(crumb.as_bytes());
+    }
+    if let Ok(joined) = HeaderValue::from_maybe_shared(joined.freeze()) {
+        fields.insert(header::COOKIE, joined);
+    }
+}
+
+/// Sets the forwarding fields, keeping what a trusted proxy said before us.
+fn forwarding(fields: &mut HeaderMap, facts: &Facts, host: &HeaderValue, trusted: bool) {
+    fields.remove(PROXY);
+    fields.remove(CLIENT_SUBJECT);
+    // A server that turns names into variables cannot tell the two spellings apart.
+    remove_twins(fields);
+    let element = facts.forwarded(host);
+    if trusted {
+        append_hop(fields, X_FORWARDED_FOR, &facts.client_value);
+        append_hop(fields, header::FORWARDED, &element);
+        fields
+            .entry(X_FORWARDED_PROTO)
+            .or_insert_with(|| scheme_value(facts.scheme()));
+        fields
+            .entry(X_FORWARDED_HOST)
+            .or_insert_with(|| host.clone());
+    } else {
+        fields.insert(X_FORWARDED_FOR, facts.client_value.clone());
+        fields.insert(header::FORWARDED, element);
+        fields.insert(X_FORWARDED_PROTO, scheme_value(facts.scheme()));
+        fields.insert(X_FORWARDED_HOST, host.clone());
+        fields.remove(X_FORWARDED_PORT);
+        fields.remove(X_REAL_IP);
+    }
+    if let Some(subject) = facts
+        .secure
+        .as_ref()
+        .and_then(|secure| secure.client_subject.clone())
+    {
+        fields.insert(CLIENT_SUBJECT, subject);
+    }
+}
+
+fn scheme_value(scheme: Scheme) -> HeaderValue {
+    HeaderValue::from_static(scheme.as_str())
+}
+
+/// Adds a hop at the end of a list that may span several lines.
+fn append_hop(fields: &mut HeaderMap, name: HeaderName, hop: &HeaderValue) {
+    let mut list = BytesMut::new();
+    for line in fields.get_all(&name) {
+        list.put_slice(line.as_bytes());
+        list.put_slice(b", ");
+    }
+    list.put_slice(hop.as_bytes());
+    let value = HeaderValue::from_maybe_shared(list.freeze()).unwrap_or_else(|_| hop.clone());
+    fields.insert(name, value);
+}
+
+/// Removes fields that differ from ours only by an underscore for a hyphen.
+fn remove_twins(fields: &mut HeaderMap) {
+    let ours = |name: &str| {
+        let spelled = |ours: &HeaderName| {
+            ours.as_str().len() == name.len()
+                && ours
+                    .as_str()
+                    .bytes()
+                    .zip(name.bytes())
+                    .all(|(a, b)| a == b || (a == b'-' && b == b'_'))
+        };
+        [
+            X_FORWARDED_FOR,
+            X_FORWARDED_PROTO,
+            X_FORWARDED_HOST,
+            X_FORWARDED_PORT,
+            X_REAL_IP,
+            X_REQUEST_ID,
+            CLIENT_SUBJECT,
+            header::CONTENT_LENGTH,
+            header::TRANSFER_ENCODING,
+        ]
+        .iter()
+        .any(spelled)
+    };
+    if fields.keys().any(|name| name.as_str().contains('_')) {
+        let twins: Vec<_> = fields
+            .keys()
+            .filter(|name| name.as_str().contains('_') && ours(name.as_str()))
+            .cloned()
+            .collect();
+        for twin in twins {
+            fields.remove(twin);
+        }
+    }
+}
+
+/// Takes off an answer what was for the endpoint's connection alone.
+pub fn take_back(parts: &mut response::Parts) {
+    if !parts.headers.contains_key(header::CONNECTION)
+        && !parts.headers.contains_key(header::TRANSFER_ENCODING)
+    {
+        parts.headers.remove(KEEP_ALIVE);
+        parts.headers.remove(header::UPGRADE);
+        return;
+    }
+    strip_hop_by_hop(&mut parts.headers);
+}
+
+/// Whether an answer is of the kind that may pause for long: an event stream or gRPC.
+pub fn is_stream(fields: &HeaderMap) -> bool {
+    fields.get(header::CONTENT_TYPE).is_some_and(|kind| {
+        let kind = kind.as_bytes();
+        kind.starts_with(b"text/event-stream") || kind.starts_with(b"application/grpc")
+    })
+}

@@ -1,0 +1,300 @@
+//! A fault, a redirect or a forwarded answer → what the client sees.
+//!
+//! A client learns the status and a fixed sentence; the cause goes to the access log. `Proxy-Status` (RFC 9209)
+//! names the kind of failure, not its place.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+
+use crate::base::body::Body;
+use crate::base::fault::Fault;
+use crate::base::host;
+use crate::dataplane::filter::Redirect;
+use crate::dataplane::http::body::{Closing, ResponseBody};
+use crate::dataplane::http::forward::Answer;
+use crate::dataplane::http::headers::Inbound;
+use crate::dataplane::http::upgrade;
+use crate::dataplane::http::{Downstream, Engine};
+use crate::dataplane::snapshot::Snapshot;
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// When a client that met a full or empty house may come again, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// How a client wants to hear of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    form: Form,
+    /// The answer to HEAD has no body.
+    bodiless: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Plain,
+    Html,
+    Json,
+    Grpc,
+}
+
+impl Style {
+    /// The style for a request.
+    pub fn of(method: &Method, fields: &HeaderMap) -> Self {
+        Self {
+            form: Form::of(fields),
+            bodiless: *method == Method::HEAD,
+        }
+    }
+}
+
+impl Form {
+    fn of(fields: &HeaderMap) -> Self {
+        if let Some(kind) = fields.get(header::CONTENT_TYPE)
+            && kind.as_bytes().starts_with(b"application/grpc")
+        {
+            return Self::Grpc;
+        }
+        let Some(accept) = fields
+            .get(header::ACCEPT)
+            .and_then(|accept| accept.to_str().ok())
+        else {
+            return Self::Plain;
+        };
+        // The one that stands first: browsers begin with text/html, programs name what they read.
+        for range in accept.split(',') {
+            match range.split(';').next().unwrap_or_default().trim() {
+                "text/html" | "application/xhtml+xml" => return Self::Html,
+                "application/json" | "application/problem+json" => return Self::Json,
+                "text/plain" => return Self::Plain,
+                _ => {}
+            }
+        }
+        Self::Plain
+    }
+}
+
+/// The answer of an endpoint, of a redirect or of a fixed response.
+pub fn answer(
+    engine: &Engine,
+    downstream: &Rc<Downstream>,
+    answer: Answer,
+    style: Style,
+    mut closing: Box<Closing>,
+) -> Response<ResponseBody> {
+    let Answer {
+        mut parts,
+        body,
+        switch,
+    } = answer;
+    closing.record.status = Some(parts.status.as_u16());
+    if let Some(switch) = switch {
+        return upgrade::begin(engine, downstream, parts, switch, closing);
+    }
+    let body = if style.bodiless {
+        measured(&mut parts.headers, body)
+    } else {
+        body
+    };
+    Response::from_parts(parts, ResponseBody::new(body, closing))
+}
+
+/// Takes a body of ours off the answer to HEAD and leaves its length (RFC 9110 §9.3.2).
+fn measured(fields: &mut HeaderMap, body: Body) -> Body {
+    match body {
+        Body::Full(bytes) => {
+            fields.insert(header::CONTENT_LENGTH, bytes.len().into());
+            Body::Empty
+        }
+        Body::Empty | Body::Incoming(_) => body,
+    }
+}
+
+/// The answer that a fault becomes.
+pub fn fault(fault: Fault, style: Style, mut closing: Box<Closing>) -> Response<ResponseBody> {
+    closing.record.fault.get_or_insert(fault);
+    closing.lease = None;
+    let mut response = match style.form {
+        Form::Grpc => grpc(fault),
+        Form::Plain | Form::Html | Form::Json => page(fault, style.form),
+    };
+    closing.record.status = Some(response.status().as_u16());
+    let fields = response.headers_mut();
+    if let Some(kind) = proxy_status(fault) {
+        fields.insert(PROXY_STATUS, kind);
+    }
+    if fault.status() == StatusCode::SERVICE_UNAVAILABLE {
+        fields.insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let (mut parts, body) = response.into_parts();
+    let body = if style.bodiless {
+        measured(&mut parts.headers, body)
+    } else {
+        body
+    };
+    Response::from_parts(parts, ResponseBody::new(body, closing))
+}
+
+fn proxy_status(fault: Fault) -> Option<HeaderValue> {
+    let kind = fault.proxy_status();
+    if kind.is_empty() {
+        return None;
+    }
+    HeaderValue::from_str(&format!("lockgate; error={kind}")).ok()
+}
+
+fn page(fault: Fault, form: Form) -> Response<Body> {
+    let status = fault.status();
+    let code = status.as_u16();
+    let reason = status.canonical_reason().unwrap_or("Error");
+    let sentence = sentence(status);
+    let (kind, text) = match form {
+        Form::Html => (
+            "text/html; charset=utf-8",
+            format!(
+                "<!doctype html><html lang=en><meta charset=utf-8><meta name=color-scheme \
+                 content=\"light dark\"><meta name=viewport content=\"width=device-width\">\
+                 <title>{code} {reason}</title><style>body{{font:1.1rem/1.5 system-ui,sans-serif;\
+                 max-width:34rem;margin:18vh auto;padding:0 1.5rem}}</style>\
+                 <h1>{code} {reason}</h1><p>{sentence}</p></html>\n"
+            ),
+        ),
+        Form::Json => (
+            "application/problem+json",
+            format!("{{\"status\":{code},\"title\":\"{reason}\",\"detail\":\"{sentence}\"}}\n"),
+        ),
+        Form::Plain | Form::Grpc => (
+            "text/plain; charset=utf-8",
+            format!("{code} {reason}\n{sentence}\n"),
+        ),
+    };
+    let mut response = Response::new(Body::Full(Bytes::from(text)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+/// What a client is told: nothing of what is behind us.
+fn sentence(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        404 => "There is nothing here.",
+        408 => "The request took too long to arrive.",
+        414 | 431 => "The request is too large.",
+        421 => "This connection is not for that host.",
+        400..=499 => "The request cannot be served as it is.",
+        500 => "Something went wrong here.",
+        501 | 505 => "The request asks for something that is not supported here.",
+        503 => "The service is not available just now.",
+        504 => "The service did not answer in time.",
+        _ => "The service did not give a usable answer.",
+    }
+}
+
+/// A failure as gRPC clients read it: 200, and the status in the trailers that stand for the head.
+fn grpc(fault: Fault) -> Response<Body> {
+    let code = match fault.code() {
+        400 => "13",
+        404 | 501 | 505 => "12",
+        431 | 414 => "8",
+        _ => "14",
+    };
+    let mut response = Response::new(Body::Empty);
+    let fields = response.headers_mut();
+    fields.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
+    fields.insert(GRPC_STATUS, HeaderValue::from_static(code));
+    fields.insert(
+        GRPC_MESSAGE,
+        HeaderValue::from_static(sentence(fault.status())),
+    );
+    response
+}
+
+/// The answer of a route that sends clients elsewhere.
+pub fn redirect(redirect: &Redirect, downstream: &Downstream, inbound: &Inbound) -> Answer {
+    let host = inbound.host.to_str().unwrap_or_default();
+    let target = inbound.parts.uri.path_and_query().cloned();
+    let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    Answer::own(redirect.answer(downstream.facts.scheme().as_str(), host, &target))
+}
+
+/// The answer of a listener that sends clients to https: the same URL, on the TLS listener's port.
+///
+/// # Errors
+/// [`Fault::HostInvalid`] when the client does not say which host it means.
+pub fn to_https(snapshot: &Snapshot, inbound: &Inbound) -> Result<Answer, Fault> {
+    let host = inbound.host.to_str().map_err(|_| Fault::HostInvalid)?;
+    let name = host::normal_host(host).map_err(|_| Fault::HostInvalid)?;
+    let ports: Vec<u16> = snapshot
+        .listeners
+        .iter()
+        .filter(|listener| listener.tls.is_some())
+        .map(|listener| listener.address.port())
+        .collect();
+    let port = match ports.first() {
+        Some(first) if !ports.contains(&443) => format!(":{first}"),
+        _ => String::new(),
+    };
+    let target = inbound
+        .parts
+        .uri
+        .path_and_query()
+        .map_or("/", |target| target.as_str());
+    let location = HeaderValue::from_str(&format!("https://{name}{port}{target}"))
+        .map_err(|_| Fault::HostInvalid)?;
+    Ok(moved(StatusCode::PERMANENT_REDIRECT, location))
+}
+
+fn moved(status: StatusCode, location: HeaderValue) -> Answer {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::LOCATION, location);
+    Answer::own(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_hears_of_a_failure_in_the_form_it_reads() {
+        let check = |name, value, expected| {
+            let mut fields = HeaderMap::new();
+            fields.insert(name, HeaderValue::from_static(value));
+            assert_eq!(Form::of(&fields), expected, "{value}");
+        };
+        check(
+            header::ACCEPT,
+            "text/html,application/xhtml+xml,*/*;q=0.8",
+            Form::Html,
+        );
+        check(header::ACCEPT, "application/json", Form::Json);
+        check(header::ACCEPT, "*/*", Form::Plain);
+        check(header::ACCEPT, "text/plain, text/html", Form::Plain);
+        check(header::CONTENT_TYPE, "application/grpc+proto", Form::Grpc);
+    }
+
+    #[test]
+    fn no_page_tells_which_fault_it_was() {
+        for fault in Fault::ALL {
+            for form in [Form::Plain, Form::Html, Form::Json] {
+                let response = page(*fault, form);
+                let Body::Full(text) = response.body() else {
+                    panic!("a page has a body")
+                };
+                let text = String::from_utf8_lossy(text);
+                assert!(!text.contains(fault.token()), "{text}");
+            }
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! HTTP/1 and HTTP/2 codecs on a connection, with limits and timeouts.
+//!
+//! The narrow door between transport and exchange: bytes come in by an `AsyncRead + AsyncWrite`, requests leave by
+//! [`exchange`], and nothing outside this file knows which codec stands here.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+use crate::base::clock;
+use crate::base::deadline::Deadline;
+use crate::base::drain::Phase;
+use crate::base::fault::Fault;
+use crate::dataplane::http::exchange::exchange;
+use crate::dataplane::http::pulse::Pulse;
+use crate::dataplane::http::strict::Strict;
+use crate::dataplane::http::{Downstream, Engine, framing};
+use crate::dataplane::snapshot::{Limits, Timeouts};
+
+/// Bytes of a request target.
+const TARGET_BYTES: usize = 8 << 10;
+
+/// What one HTTP/1 connection may buffer of answers that its client does not take.
+const HTTP1_BUFFER: usize = 128 << 10;
+
+/// HTTP/2 windows of a stream and of a connection, and what a stream may buffer that its client does not take.
+const H2_STREAM_WINDOW: u32 = 256 << 10;
+const H2_CONNECTION_WINDOW: u32 = 1 << 20;
+const H2_SEND_BUFFER: usize = 64 << 10;
+
+/// Streams that a client may have reset before we looked at them, and those that we may have reset, on one
+/// connection; beyond it the connection ends.
+const H2_PENDING_RESETS: usize = 20;
+const H2_LOCAL_RESETS: usize = 1000;
+
+/// Silence on an HTTP/2 connection after which the client is asked for a sign of life, and the wait for it.
+const H2_PING_AFTER: Duration = Duration::from_secs(30);
+const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long and for how many bytes a client that is still sending is listened to after the last answer: a
+/// connection closed over unread bytes is reset, and a reset can overtake the answer (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1 << 20;
+
+/// Serves HTTP/1 on a connection until it ends.
+///
+/// Dropping the future closes the connection and ends its exchange.
+pub async fn http1<T>(engine: Rc<Engine>, downstream: Rc<Downstream>, pulse: Rc<Pulse>, io: T)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let snapshot = engine.snapshot();
+    let limits = &snapshot.limits;
+    let scanner = framing::Limits {
+        header_bytes: limits.header_bytes,
+        header_fields: limits.header_fields,
+        target_bytes: TARGET_BYTES,
+    };
+    let io = TokioIo::new(Strict::new(io, scanner, Rc::clone(&pulse)));
+    let service = {
+        let (engine, downstream) = (Rc::clone(&engine), Rc::clone(&downstream));
+        service_fn(move |request| {
+            let exchange = exchange(Rc::clone(&engine), Rc::clone(&downstream), request);
+            async move { Ok::<_, std::convert::Infallible>(exchange.await) }
+        })
+    };
+    let mut connection = http1::Builder::new()
+        // The gate before hyper has counted already; hyper must not refuse what it let through.
+        .max_headers(limits.header_fields.saturating_add(1))
+        .max_header_size(limits.header_bytes.saturating_add(TARGET_BYTES))
+        .max_buf_size(HTTP1_BUFFER)
+        .serve_connection(io, service);
+    let mut watch = Watch::new(
+        &engine,
+        &downstream,
+        Some(Rc::clone(&pulse)),
+        &snapshot.timeouts,
+    );
+    let ended = poll_fn(|cx| {
+        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+            return Poll::Ready(Some(ended));
+        }
+        match watch.poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Verdict::Finish) => {
+                Pin::new(&mut connection).graceful_shutdown();
+                // What is idle ends with the next poll; what runs ends after its answer.
+                match Pin::new(&mut connection).poll(cx) {
+                    Poll::Ready(ended) => Poll::Ready(Some(ended)),
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+            Poll::Ready(Verdict::Cut) => Poll::Ready(None),
+        }
+    })
+    .await;
+    match ended {
+        None => {}
+        Some(Err(error)) => tracing::debug!(%error, "a client connection ended"),
+        Some(Ok(())) => {
+            let tunnel = downstream.tunnel.borrow_mut().take();
+            let parts = connection.into_parts();
+            let io = parts.io.into_inner();
+            let is_unread = io.is_unread();
+            let (mut client, held) = io.into_inner();
+            match tunnel {
+                Some(tunnel) => tunnel.run(client, join(parts.read_buf, &held)).await,
+                None if is_unread => linger(&mut client).await,
+                None => {}
+            }
+        }
+    }
+}
+
+fn join(first: Bytes, second: &[u8]) -> Bytes {
+    if second.is_empty() {
+        return first;
+    }
+    let mut both = BytesMut::from(&first[..]);
+    both.extend_from_slice(second);
+    both.freeze()
+}
+
+/// Reads what a client still sends, so that it gets to read our answer.
+async fn linger<T: AsyncRead + Unpin>(client: &mut T) {
+    let listen = async {
+        let mut buffer = BytesMut::with_capacity(16 << 10);
+        let mut heard = 0;
+        while heard < LINGER_BYTES {
+            buffer.clear();
+            match client.read_buf(&mut buffer).await {
+                Ok(0) | Err(_) => break,
+                Ok(read) => heard += read,
+            }
+        }
+    };
+    // Whether the client stops or the time is up: the connection ends.
+    drop(tokio::time::timeout(LINGER, listen).await);
+}
+
+/// Serves HTTP/2 on a connection until it ends.
+///
+/// Dropping the future closes the connection; its streams' tasks end with it.
+pub async fn http2<T>(engine: Rc<Engine>, downstream: Rc<Downstream>, io: T)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let snapshot = engine.snapshot();
+    let Limits {
+        header_bytes,
+        h2_streams,
+        ..
+    } = snapshot.limits;
+    let service = {
+        let (engine, downstream) = (Rc::clone(&engine), Rc::clone(&downstream));
+        service_fn(move |request| {
+            let exchange = exchange(Rc::clone(&engine), Rc::clone(&downstream), request);
+            async move { Ok::<_, std::convert::Infallible>(exchange.await) }
+        })
+    };
+    let mut connection = http2::Builder::new(OnThisWorker)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(h2_streams)
+        .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(H2_STREAM_WINDOW)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .max_send_buf_size(H2_SEND_BUFFER)
+        .max_pending_accept_reset_streams(H2_PENDING_RESETS)
+        .max_local_error_reset_streams(H2_LOCAL_RESETS)
+        .keep_alive_interval(H2_PING_AFTER)
+        .keep_alive_timeout(H2_PING_TIMEOUT)
+        .enable_connect_protocol()
+        .serve_connection(TokioIo::new(io), service);
+    let mut watch = Watch::new(&engine, &downstream, None, &snapshot.timeouts);
+    let ended = poll_fn(|cx| {
+        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+            return Poll::Ready(Some(ended));
+        }
+        match watch.poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Verdict::Finish) => {
+                Pin::new(&mut connection).graceful_shutdown();
+                match Pin::new(&mut connection).poll(cx) {
+                    Poll::Ready(ended) => Poll::Ready(Some(ended)),
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+            Poll::Ready(Verdict::Cut) => Poll::Ready(None),
+        }
+    })
+    .await;
+    if let Some(Err(error)) = ended {
+        tracing::debug!(%error, "a client connection ended");
+    }
+}
+
+/// Runs hyper's stream tasks on the worker that asks, each under a deadline for a client that takes nothing.
+#[derive(Clone, Copy, Debug)]
+struct OnThisWorker;
+
+impl<F: Future<Output: 'static> + 'static> Executor<F> for OnThisWorker {
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(task);
+    }
+}
+
+/// What is to be done about a connection.
+enum Verdict {
+    /// Let it end after what runs on it.
+    Finish,
+    /// End it now.
+    Cut,
+}
+
+/// Keeps a connection to its times, on one coarse deadline.
+///
+/// Traffic does not move the deadline: it is looked at when it passes, against what happened meanwhile, and set
+/// to the next moment at which something could be due.
+struct Watch {
+    downstream: Rc<Downstream>,
+    pulse: Option<Rc<Pulse>>,
+    deadline: Deadline,
+    timeouts: Timeouts,
+    age: Duration,
+    head: Option<Instant>,
+    stalled: Cell<Option<(u64, Instant)>>,
+    finishing: bool,
+}
+
+impl Watch {
+    fn new(
+        engine: &Engine,
+        downstream: &Rc<Downstream>,
+        pulse: Option<Rc<Pulse>>,
+        timeouts: &Timeouts,
+    ) -> Self {
+        let first = downstream.born + timeouts.first_byte;
+        Self {
+            downstream: Rc::clone(downstream),
+            pulse,
+            deadline: engine.deadlines.at(Some(first)),
+            timeouts: timeouts.clone(),
+            age: jittered(timeouts.age, downstream.born),
+            head: None,
+            stalled: Cell::new(None),
+            finishing: false,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
+        match self.downstream.guest.poll_phase(cx) {
+            Phase::Open => {}
+            Phase::Draining => {
+                if !self.finishing {
+                    self.finishing = true;
+                    return Poll::Ready(Verdict::Finish);
+                }
+            }
+            Phase::Closing => {
+                self.downstream.verdict.set(Some(Fault::Draining));
+                return Poll::Ready(Verdict::Cut);
+            }
+        }
+        let head = self
+            .pulse
+            .as_ref()
+            .and_then(|pulse| pulse.head_started.get());
+        if head != self.head {
+            self.head = head;
+            if let Some(head) = head {
+                self.deadline.set(Some(head + self.timeouts.header));
+            }
+        }
+        while self.deadline.poll(cx).is_ready() {
+            let now = clock::now();
+            if let Some(verdict) = self.look(now) {
+                return Poll::Ready(verdict);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Looks at what the connection does, and sets the deadline for the next look.
+    fn look(&mut self, now: Instant) -> Option<Verdict> {
+        let downstream = &self.downstream;
+        if let (Some(pulse), Some(head)) = (&self.pulse, self.head) {
+            if now >= head + self.timeouts.header {
+                pulse.refuse(Fault::HeaderTimeout);
+                // The refusal is an answer like any other, and the client has to take it.
+                self.deadline.set(Some(now + self.timeouts.send));
+            } else {
+                self.deadline.set(Some(head + self.timeouts.header));
+            }
+            return None;
+        }
+        if downstream.active.get() > 0 {
+            return self.look_at_answer(now);
+        }
+        self.stalled.set(None);
+        let (since, patience) = match downstream.served.get() {
+            0 => (downstream.born, self.timeouts.first_byte),
+            _ => (downstream.idle_since.get(), self.timeouts.keep_alive),
+        };
+        let aged = now.saturating_duration_since(downstream.born) >= self.age;
+        if aged || now.saturating_duration_since(since) >= patience {
+            if downstream.served.get() == 0 {
+                downstream.verdict.set(Some(Fault::FirstByteTimeout));
+                return Some(Verdict::Cut);
+            }
+            self.deadline.set(Some(now + self.timeouts.send));
+            return self.finish();
+        }
+        self.deadline.set(Some(since + patience));
+        None
+    }
+
+    /// An exchange runs: does the client take its answer?
+    fn look_at_answer(&mut self, now: Instant) -> Option<Verdict> {
+        self.deadline.set(Some(now + self.timeouts.send / 3));
+        if let Some(pulse) = self
+            .pulse
+            .as_ref()
+            .filter(|pulse| pulse.write_blocked.get())
+        {
+            let written = pulse.bytes_written.get();
+            match self.stalled.get() {
+                Some((before, since)) if before == written => {
+                    if now.saturating_duration_since(since) >= self.timeouts.send {
+                        self.downstream.verdict.set(Some(Fault::ClientStalled));
+                        return Some(Verdict::Cut);
+                    }
+                }
+                _ => self.stalled.set(Some((written, now))),
+            }
+        } else {
+            self.stalled.set(None);
+        }
+        if now.saturating_duration_since(self.downstream.born) >= self.age {
+            return self.finish();
+        }
+        None
+    }
+
+    fn finish(&mut self) -> Option<Verdict> {
+        if self.finishing {
+            return Some(Verdict::Cut).filter(|_| self.downstream.active.get() == 0);
+        }
+        self.finishing = true;
+        Some(Verdict::Finish)
+    }
+}
+
+/// A tenth more or less, so that connections that came together do not leave together.
+fn jittered(age: Duration, born: Instant) -> Duration {
+    let seed = std::hash::BuildHasher::hash_one(&foldhash::fast::RandomState::default(), born);
+    let per_mille = u32::try_from(seed % 201).unwrap_or(100);
+    age / 1000 * (900 + per_mille)
+}

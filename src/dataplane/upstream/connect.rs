@@ -1,0 +1,142 @@
+//! Dialling an endpoint under a deadline, and the sockets of idle connections on their way between workers.
+
+use std::io;
+use std::net::TcpStream as StdTcpStream;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::time::{Duration, Instant};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::base::addr::EndpointAddr;
+use crate::base::fault::Fault;
+use crate::dataplane::tls::{Alpn, Stream, Transport};
+use crate::dataplane::upstream::endpoint::{Endpoint, Protocol};
+
+/// Silence after which the kernel asks whether an endpoint is still there.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// A connection to an endpoint, and the protocol to speak on it.
+#[derive(Debug)]
+pub struct Dialled {
+    /// The connection.
+    pub stream: Stream,
+    /// What is spoken on it.
+    pub protocol: Alpn,
+}
+
+/// Connects to an endpoint, TLS included, within `timeout`.
+///
+/// Dropping the future closes the half-made connection.
+///
+/// # Errors
+/// [`Fault::ConnectFailed`], [`Fault::ConnectTimeout`] or [`Fault::UpstreamTlsFailed`]; the cause goes to the
+/// process log.
+pub async fn dial(
+    endpoint: &Endpoint,
+    only_http1: bool,
+    timeout: Duration,
+) -> Result<Dialled, Fault> {
+    let Ok(outcome) = tokio::time::timeout(timeout, establish(endpoint, only_http1)).await else {
+        tracing::debug!(endpoint = %endpoint.label, ?timeout, "connecting took too long");
+        return Err(Fault::ConnectTimeout);
+    };
+    outcome
+}
+
+async fn establish(endpoint: &Endpoint, only_http1: bool) -> Result<Dialled, Fault> {
+    let transport = open(&endpoint.identity.address).await.map_err(|error| {
+        tracing::debug!(endpoint = %endpoint.label, %error, "connecting failed");
+        Fault::ConnectFailed
+    })?;
+    let clear = match endpoint.identity.protocol {
+        Protocol::Auto | Protocol::Http1 => Alpn::Http1,
+        Protocol::H2 => Alpn::H2,
+    };
+    let Some(tls) = &endpoint.tls else {
+        return Ok(Dialled {
+            stream: transport.into(),
+            protocol: clear,
+        });
+    };
+    let only = only_http1.then_some(Alpn::Http1);
+    let handshake = tls.plan.connect(&tls.server_name, transport, only).await;
+    let (stream, agreed) = handshake.map_err(|error| {
+        tracing::debug!(endpoint = %endpoint.label, error = error.text, "the TLS handshake failed");
+        Fault::UpstreamTlsFailed
+    })?;
+    // An endpoint that ignores ALPN is taken at its pool's word.
+    Ok(Dialled {
+        stream,
+        protocol: agreed.unwrap_or(clear),
+    })
+}
+
+async fn open(address: &EndpointAddr) -> io::Result<Transport> {
+    match address {
+        EndpointAddr::Tcp(address) => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            SockRef::from(&stream)
+                .set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
+            Ok(Transport::Tcp(stream))
+        }
+        EndpointAddr::Unix(path) => UnixStream::connect(path).await.map(Transport::Unix),
+    }
+}
+
+/// An idle HTTP/1.1 connection without a worker: its socket, known to no event loop.
+#[derive(Debug)]
+pub struct Parked {
+    socket: Socket,
+    /// Since when it is idle.
+    pub idle_since: Instant,
+    /// When it was opened.
+    pub born: Instant,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(StdTcpStream),
+    Unix(StdUnixStream),
+}
+
+impl Parked {
+    /// Takes a connection off this worker's event loop; `None` for TLS, whose state cannot move.
+    pub fn new(stream: Stream, idle_since: Instant, born: Instant) -> Option<Self> {
+        let socket = match stream {
+            Stream::Tcp(stream) => Socket::Tcp(stream.into_std().ok()?),
+            Stream::Unix(stream) => Socket::Unix(stream.into_std().ok()?),
+            Stream::Server(_) | Stream::Client(_) | Stream::ClientUnix(_) => return None,
+        };
+        Some(Self {
+            socket,
+            idle_since,
+            born,
+        })
+    }
+
+    /// Puts the connection on this worker's event loop; `None` when the endpoint has closed it, or has sent
+    /// something that nobody asked for.
+    pub fn adopt(self) -> Option<Stream> {
+        match self.socket {
+            Socket::Tcp(socket) => {
+                quiet(&socket).then(|| TcpStream::from_std(socket).ok().map(Stream::Tcp))?
+            }
+            Socket::Unix(socket) => {
+                quiet(&socket).then(|| UnixStream::from_std(socket).ok().map(Stream::Unix))?
+            }
+        }
+    }
+}
+
+/// Whether a read would have to wait: neither data nor an end is there.
+fn quiet<'a, S>(socket: &'a S) -> bool
+where
+    SockRef<'a>: From<&'a S>,
+{
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    SockRef::from(socket)
+        .peek(&mut byte)
+        .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}

@@ -1,0 +1,12 @@
+//! Where exchanges go: pools, their endpoints and the connections to them.
+//!
+//! A [`pool::Pool`] is immutable and part of the snapshot. What changes while traffic flows sits on an
+//! [`endpoint::Endpoint`], which a reload carries over by identity (invariant I4). Connections belong to one
+//! worker ([`client::Connections`]); an idle one that the worker does not need is left with the endpoint, where
+//! the neighbours find it.
+
+pub mod client;
+pub mod connect;
+pub mod endpoint;
+pub mod pick;
+pub mod pool;
