@@ -33,7 +33,7 @@ const MAY_IMPORT: &str = "
     dataplane::http:            base telemetry context route filter cache upstream snapshot
     dataplane::l4:              base telemetry context upstream snapshot
     dataplane::listener:        base telemetry context proxy_protocol tls snapshot http l4
-    dataplane::worker:          base telemetry upstream snapshot listener
+    dataplane::worker:          base telemetry upstream snapshot http listener
 
     controlplane::compile:      base config route tls upstream filter cache snapshot
     controlplane::explain:      base config compile route snapshot filter
