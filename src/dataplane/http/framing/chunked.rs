@@ -138,13 +138,13 @@ impl Chunked {
     fn trailer(&mut self, byte: u8) -> Result<At, Fault> {
         self.trailer_bytes += 1;
         if self.trailer_bytes > TRAILER_BYTES {
-            return Err(Fault::HeaderTooLarge);
+            return Err(Fault::BodyMalformed);
         }
         match (self.at, byte) {
             (At::LineStart, _) if class::is_token(byte) => {
                 self.trailer_fields += 1;
                 if self.trailer_fields > TRAILER_FIELDS {
-                    return Err(Fault::HeaderTooLarge);
+                    return Err(Fault::BodyMalformed);
                 }
                 Ok(At::Name)
             }
@@ -277,8 +277,8 @@ mod tests {
         check(many(33).as_bytes(), Err(Fault::BodyMalformed));
         let fields = |fields| format!("0\r\n{}\r\n", "a: b\r\n".repeat(fields));
         check(fields(64).as_bytes(), Ok(Some(fields(64).len())));
-        check(fields(65).as_bytes(), Err(Fault::HeaderTooLarge));
+        check(fields(65).as_bytes(), Err(Fault::BodyMalformed));
         let long = format!("0\r\na: {}\r\n\r\n", "x".repeat(8192));
-        check(long.as_bytes(), Err(Fault::HeaderTooLarge));
+        check(long.as_bytes(), Err(Fault::BodyMalformed));
     }
 }

@@ -14,6 +14,9 @@ use self::chunked::Chunked;
 use self::head::{Framing, Head};
 use crate::base::fault::Fault;
 
+/// The longest request target: what browsers and servers agree on taking.
+pub const TARGET_BYTES: usize = 8 * 1024;
+
 /// How large a head may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -30,7 +33,7 @@ impl Default for Limits {
         Self {
             header_bytes: 32 * 1024,
             header_fields: 128,
-            target_bytes: 8 * 1024,
+            target_bytes: TARGET_BYTES,
         }
     }
 }

@@ -483,7 +483,13 @@ pub(in crate::dataplane::http) fn nearly() -> impl Strategy<Value = Vec<u8>> {
         2 => prop::sample::select(vec![
             "\r\n", "\n", "Content-Length: 3\r\n", "Transfer-Encoding: chunked\r\n", "Host: a\r\n",
             "GET / HTTP/1.1\r\n", "OPTIONS * HTTP/1.0\r\n", "GET http://a/ HTTP/1.1\r\n", "0\r\n\r\n",
-            "Connection: upgrade\r\nUpgrade: x\r\n", "Expect: x\r\n", "x: y\r\n", " z\r\n", "5;a\r\nhello\r\n",
+            "Connection: upgrade\r\nUpgrade: x\r\n", "Expect: x\r\n",
+            "Content-Length: 99999999999999999999\r\n",
+            "Content-Length: 1,1\r\n",
+            "Transfer-Encoding: gzip\r\n",
+            "GET /`\"<> HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /?`\" HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://[::]:99999/ HTTP/1.0\r\n\r\n", "x: y\r\n", " z\r\n", "5;a\r\nhello\r\n",
         ]).prop_map(|text| text.as_bytes().to_vec()),
         1 => prop::collection::vec(any::<u8>(), 0..30),
     ];
