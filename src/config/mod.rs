@@ -3,9 +3,19 @@
 //! `parse` makes a [`Config`] of text, `check` holds its parts against each other, and the control plane compiles
 //! it. Nothing downstream sees it: the data plane does not know this room.
 
+mod check;
+mod decode;
+mod env;
+pub mod error;
+mod keys;
 pub mod listener;
+mod node;
+pub mod parse;
 pub mod pool;
+pub mod reference;
 pub mod route;
+pub mod schema;
+mod values;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -83,15 +93,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            connections: 65_536,
-            handshakes: 256,
-            header_bytes: 32 << 10,
-            header_fields: 128,
-            response_header_bytes: 64 << 10,
-            h2_streams: 128,
-            idle_connections: 128,
-        }
+        Self::from(&decode::unwritten::<keys::Limits>())
     }
 }
 
@@ -120,17 +122,25 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        use std::time::Duration;
-        Self {
-            handshake: Duration::from_secs(10),
-            first_byte: Duration::from_secs(10),
-            header: Duration::from_secs(10),
-            body: Duration::from_secs(30),
-            keep_alive: Duration::from_secs(75),
-            age: Duration::from_secs(3600),
-            send: Duration::from_secs(30),
-            drain: Duration::from_secs(30),
-            route: route::Timeouts::default(),
-        }
+        Self::from(&decode::unwritten::<keys::Timeouts>())
+    }
+}
+
+impl Config {
+    /// What is set that lowers security, as paths; to be logged at start.
+    pub fn dangers(&self) -> Vec<String> {
+        let routes = self.routes.iter().enumerate();
+        let routes = routes
+            .filter(|(_, route)| route.danger_allow_encoded_slashes)
+            .map(|(index, _)| format!("routes[{index}].danger_allow_encoded_slashes"));
+        let pools = self.pools.iter();
+        let pools = pools
+            .filter(|pool| {
+                pool.tls
+                    .as_ref()
+                    .is_some_and(|tls| tls.danger_accept_any_certificate)
+            })
+            .map(|pool| format!("pools.{}.tls.danger_accept_any_certificate", pool.name));
+        routes.chain(pools).collect()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::{decode, keys};
 use crate::base::name::{PoolName, RouteName};
 
 /// A rule: what it matches, what it does on the way, where requests go.
@@ -136,11 +137,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self {
-            response: Duration::from_secs(60),
-            idle: Duration::from_secs(60),
-            stream: Duration::from_secs(3600),
-        }
+        super::Timeouts::default().route
     }
 }
 
@@ -153,6 +150,6 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { attempts: 2 }
+        Self::from(&decode::unwritten::<keys::Retry>())
     }
 }

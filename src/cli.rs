@@ -1,0 +1,244 @@
+//! The command line: arguments to a plain [`Command`], and the only place that reads the environment.
+//!
+//! `main` calls [`parse`] and hands the command to the app, which runs it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
+
+/// The default of `--config`.
+pub const CONFIG: &str = "proxy.yaml";
+
+/// What is asked of the program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invocation {
+    /// What to do.
+    pub command: Command,
+    /// The filter of diagnostics: a level, or directives such as `info,lockgate::config=debug`.
+    pub log: String,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Run the proxy.
+    Run {
+        /// The config file.
+        config: PathBuf,
+    },
+    /// Tell what is wrong with a config.
+    Check {
+        /// The config file.
+        config: PathBuf,
+        /// How to tell it.
+        format: Format,
+    },
+    /// Print the JSON Schema of the config language.
+    Schema,
+    /// Tell what a request would meet.
+    Explain {
+        /// The method.
+        method: String,
+        /// The URL, absolute.
+        url: String,
+        /// Header fields, name and value.
+        headers: Vec<(String, String)>,
+        /// The config file.
+        config: PathBuf,
+    },
+    /// Run the demonstration.
+    Demo,
+    /// Print the completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How errors are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: an array of objects, empty if nothing is wrong.
+    Json,
+}
+
+/// Reads the arguments of this process.
+///
+/// # Errors
+/// What to print and exit with: also for `--help` and `--version`, which end the program in peace.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, clap::Error> {
+    let written = Arguments::try_parse_from(arguments)?;
+    let log = written.log.or_else(|| env("LOCKGATE_LOG"));
+    Ok(Invocation {
+        command: written.command.into(),
+        log: log.unwrap_or_else(|| "info".into()),
+    })
+}
+
+/// A variable of the environment, for `${NAME}` in a config; `None` if it is not set or not UTF-8.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the place the ban points to"
+)]
+pub fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The completions for a shell, as text.
+pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "lockgate", &mut text);
+    text
+}
+
+/// An HTTPS reverse proxy and load balancer that reloads without a trace.
+#[derive(Debug, Parser)]
+#[command(name = "lockgate", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Subcommands,
+    /// Diagnostics on stderr: error, warn, info, debug or trace. Default: LOCKGATE_LOG, or info.
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subcommands {
+    /// Run the proxy.
+    Run(ConfigFile),
+    /// Tell all that is wrong with a config; exit status 0 or 1.
+    Check {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// How to tell it.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Print the JSON Schema of config files, for editors.
+    Schema,
+    /// Tell which listener, route, filters and pool a request would meet, and why; sends nothing.
+    Explain {
+        /// The method, such as GET.
+        method: String,
+        /// The URL, such as https://app.example.com/v1/users?page=2.
+        #[arg(value_hint = ValueHint::Url)]
+        url: String,
+        /// A header field of the request; may be repeated.
+        #[arg(short = 'H', value_name = "NAME:VALUE", value_parser = header)]
+        headers: Vec<(String, String)>,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Run a proxy before two small web backends, to see it work.
+    Demo,
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Args, Debug)]
+struct ConfigFile {
+    /// The config file.
+    #[arg(long, value_name = "FILE", default_value = CONFIG, value_hint = ValueHint::FilePath)]
+    config: PathBuf,
+}
+
+impl From<Subcommands> for Command {
+    fn from(written: Subcommands) -> Self {
+        match written {
+            Subcommands::Run(ConfigFile { config }) => Self::Run { config },
+            Subcommands::Check {
+                config: ConfigFile { config },
+                format,
+            } => Self::Check { config, format },
+            Subcommands::Schema => Self::Schema,
+            Subcommands::Explain {
+                method,
+                url,
+                headers,
+                config: ConfigFile { config },
+            } => Self::Explain {
+                method,
+                url,
+                headers,
+                config,
+            },
+            Subcommands::Demo => Self::Demo,
+            Subcommands::Completions { shell } => Self::Completions { shell },
+        }
+    }
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        Some((name, value)) if !name.trim().is_empty() => {
+            Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+        }
+        _ => Err("write name and value with a colon between: x-canary:1".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str, expected: &Command) {
+        let arguments = line.split(' ').map(OsString::from);
+        assert_eq!(&parse(arguments).unwrap().command, expected, "{line}");
+    }
+
+    #[test]
+    fn arguments_become_commands() {
+        Arguments::command().debug_assert();
+        let config = PathBuf::from(CONFIG);
+        check(
+            "lockgate run",
+            &Command::Run {
+                config: config.clone(),
+            },
+        );
+        let other = PathBuf::from("a.yaml");
+        check(
+            "lockgate run --config a.yaml --log debug",
+            &Command::Run { config: other },
+        );
+        let format = Format::Json;
+        check(
+            "lockgate check --format json",
+            &Command::Check {
+                config: config.clone(),
+                format,
+            },
+        );
+        let explain = Command::Explain {
+            method: "GET".into(),
+            url: "https://a/b".into(),
+            headers: vec![("x-a".into(), "1".into()), ("b".into(), "c:d".into())],
+            config,
+        };
+        check(
+            "lockgate explain GET https://a/b -H X-A:1 -H b:c:d",
+            &explain,
+        );
+    }
+
+    #[test]
+    fn a_header_without_a_colon_is_refused() {
+        let arguments = "lockgate explain GET / -H x".split(' ').map(OsString::from);
+        assert!(parse(arguments).is_err());
+    }
+
+    #[test]
+    fn every_shell_has_completions() {
+        for shell in clap_complete::Shell::value_variants() {
+            assert!(!completions(*shell).is_empty());
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! From what is written to a [`Config`]: the rules across parts, and every default filled in.
+//!
+//! `parse` calls it with whatever could be read; a part that could not is `None` and already reported. All rules
+//! are held against all parts; there is a config only if no rule was broken.
+
+mod listener;
+mod pool;
+mod route;
+
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use super::decode::{At, Decoder};
+use super::keys::{self, AccessLogKey, Root};
+use super::route::{Retry, Timeouts as RouteTimeouts};
+use super::values::{FilePath, Timeout, Workers};
+use super::{AccessLog, AccessLogPath, Config, Limits, Timeouts};
+use crate::base::name::PoolName;
+
+/// Checks what was read from `file`.
+pub(crate) fn check(root: &Root, file: &Path, decoder: &mut Decoder) -> Option<Config> {
+    let folder = Folder(file.parent().unwrap_or(Path::new("")));
+    let timeouts = root.timeouts.as_ref();
+    let timeouts = timeouts.map_or_else(Timeouts::default, |at| Timeouts::from(&at.value));
+    let limits = root.limits.as_ref();
+    let limits = limits.map_or_else(Limits::default, |at| Limits::from(&at.value));
+
+    let listeners = root.listeners.as_ref().map(|at| at.value.0.as_slice());
+    let listeners = listener::check(listeners.unwrap_or_default(), folder, decoder);
+
+    let known = KnownPools::of(root);
+    let routes = root.routes.as_ref().map(|at| at.value.as_slice());
+    let routes = route::check(routes.unwrap_or_default(), &known, &timeouts.route, decoder);
+    if !root.written.has("routes") && listeners.iter().any(|one| !one.redirect_to_https) {
+        let help = "add `routes`, such as `routes: [{ pool: app }]`, or `redirect_to_https: true`";
+        decoder.problem(
+            root.written.place,
+            "no routes: every request would be refused",
+            help,
+        );
+    }
+
+    let pools = root.pools.as_ref().map(|at| at.value.0.as_slice());
+    let pools = pool::check(pools.unwrap_or_default(), folder, decoder);
+
+    let trusted_proxies = root.trusted_proxies.iter().flat_map(|at| &at.value);
+    Some(Config {
+        workers: match root.workers.value {
+            Workers::Auto => None,
+            Workers::Count(count) => NonZeroUsize::new(to_usize(count)),
+        },
+        listeners,
+        routes,
+        pools,
+        access_log: match root.access_log.as_ref().map(|at| &at.value) {
+            None => Some(AccessLog::default()),
+            Some(AccessLogKey::Off) => None,
+            Some(AccessLogKey::On(keys)) => Some(access_log(keys, folder)),
+        },
+        trusted_proxies: trusted_proxies.map(|at| at.value).collect(),
+        limits,
+        timeouts,
+    })
+}
+
+fn access_log(keys: &keys::AccessLog, folder: Folder<'_>) -> AccessLog {
+    AccessLog {
+        format: keys.format.value,
+        path: match &keys.path.value {
+            AccessLogPath::Stdout => AccessLogPath::Stdout,
+            AccessLogPath::File(path) => AccessLogPath::File(folder.0.join(path)),
+        },
+    }
+}
+
+/// The folder that paths are relative to.
+#[derive(Clone, Copy)]
+struct Folder<'a>(&'a Path);
+
+impl Folder<'_> {
+    fn file(self, path: &At<FilePath>) -> PathBuf {
+        self.0.join(&path.value.0)
+    }
+}
+
+/// The names that a route may name; `None` if `pools` could not be read.
+struct KnownPools<'a> {
+    names: Option<HashSet<&'a PoolName>>,
+    /// In the order of the file, for the remedy.
+    listed: Vec<&'a str>,
+}
+
+impl<'a> KnownPools<'a> {
+    fn of(root: &'a Root) -> Self {
+        let pools = root.pools.as_ref().map(|at| at.value.0.as_slice());
+        let is_readable = pools.is_some() || !root.written.has("pools");
+        let names = pools
+            .unwrap_or_default()
+            .iter()
+            .map(|(name, _)| &name.value);
+        Self {
+            names: is_readable.then(|| names.clone().collect()),
+            listed: names.map(PoolName::as_str).collect(),
+        }
+    }
+}
+
+impl From<&keys::Limits> for Limits {
+    fn from(keys: &keys::Limits) -> Self {
+        Self {
+            connections: to_usize(keys.connections.value.0),
+            handshakes: to_usize(keys.handshakes.value.0),
+            header_bytes: to_usize(keys.header_bytes.value.0),
+            header_fields: to_usize(keys.header_fields.value.0),
+            response_header_bytes: to_usize(keys.response_header_bytes.value.0),
+            h2_streams: to_u32(keys.h2_streams.value.0),
+            idle_connections: to_usize(keys.idle_connections.value.0),
+        }
+    }
+}
+
+impl From<&keys::Timeouts> for Timeouts {
+    fn from(keys: &keys::Timeouts) -> Self {
+        let Timeout(handshake) = keys.handshake.value;
+        let Timeout(first_byte) = keys.first_byte.value;
+        let Timeout(header) = keys.header.value;
+        let Timeout(body) = keys.body.value;
+        let Timeout(keep_alive) = keys.keep_alive.value;
+        let Timeout(age) = keys.age.value;
+        let Timeout(send) = keys.send.value;
+        let Timeout(response) = keys.response.value;
+        let Timeout(idle) = keys.idle.value;
+        let Timeout(stream) = keys.stream.value;
+        Self {
+            handshake,
+            first_byte,
+            header,
+            body,
+            keep_alive,
+            age,
+            send,
+            drain: keys.drain.value,
+            route: RouteTimeouts {
+                response,
+                idle,
+                stream,
+            },
+        }
+    }
+}
+
+impl From<&keys::Retry> for Retry {
+    fn from(keys: &keys::Retry) -> Self {
+        Self {
+            attempts: to_u32(keys.attempts.value.0),
+        }
+    }
+}
+
+/// For numbers whose key bounds them far below.
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// For numbers whose key bounds them far below.
+fn to_u32(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

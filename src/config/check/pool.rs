@@ -1,0 +1,116 @@
+//! Rules of pools: endpoints differ, somebody has weight, TLS knows whom to verify.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::{Folder, listener, to_u32};
+use crate::base::addr::EndpointTarget;
+use crate::base::name::PoolName;
+use crate::config::decode::{At, Decoder};
+use crate::config::keys::{self, EndpointKey, PoolTlsKey};
+use crate::config::pool::{Endpoint, Pool, Tls};
+use crate::config::values::Timeout;
+
+const CONNECT: Duration = Duration::from_secs(2);
+const CONNECT_WITH_TLS: Duration = Duration::from_secs(3);
+
+/// Checks all pools.
+pub(super) fn check(
+    written: &[(At<PoolName>, Option<At<keys::Pool>>)],
+    folder: Folder<'_>,
+    decoder: &mut Decoder,
+) -> Vec<Pool> {
+    written
+        .iter()
+        .filter_map(|(name, keys)| pool(&name.value, &keys.as_ref()?.value, folder, decoder))
+        .collect()
+}
+
+fn pool(
+    name: &PoolName,
+    keys: &keys::Pool,
+    folder: Folder<'_>,
+    decoder: &mut Decoder,
+) -> Option<Pool> {
+    let tls = keys.tls.as_ref().map(|at| match &at.value {
+        PoolTlsKey::True => Tls::default(),
+        PoolTlsKey::Tls(keys) => tls(keys, folder),
+    });
+    let timeouts = keys.timeouts.as_ref();
+    let connect = timeouts.and_then(|at| at.value.connect.as_ref());
+    let connect_timeout = match connect {
+        Some(At {
+            value: Timeout(connect),
+            ..
+        }) => *connect,
+        None if tls.is_some() => CONNECT_WITH_TLS,
+        None => CONNECT,
+    };
+    let endpoints = keys.endpoints.as_ref()?;
+    let endpoints = check_endpoints(&endpoints.value.0, tls.as_ref(), folder, decoder);
+    Some(Pool {
+        name: name.clone(),
+        balance: keys.balance.value,
+        endpoints,
+        protocol: keys.protocol.value,
+        tls,
+        connect_timeout,
+    })
+}
+
+fn tls(keys: &keys::PoolTls, folder: Folder<'_>) -> Tls {
+    let client_certificate = keys.client_certificate.as_ref();
+    Tls {
+        ca: keys.ca.as_ref().map(|path| folder.file(path)),
+        server_name: keys.server_name.as_ref().map(|name| name.value.0.clone()),
+        client_certificate: client_certificate
+            .and_then(|at| listener::certificate(&at.value, folder)),
+        danger_accept_any_certificate: keys.danger_accept_any_certificate.value,
+    }
+}
+
+fn check_endpoints(
+    written: &[At<EndpointKey>],
+    tls: Option<&Tls>,
+    folder: Folder<'_>,
+    decoder: &mut Decoder,
+) -> Vec<Endpoint> {
+    let needs_name = tls.is_some_and(|tls| tls.server_name.is_none());
+    let mut seen: HashMap<EndpointTarget, usize> = HashMap::new();
+    let mut endpoints = Vec::new();
+    for (index, at) in written.iter().enumerate() {
+        let (place, address, weight) = match &at.value {
+            EndpointKey::Address(address) => (at.place, address, 1),
+            EndpointKey::Endpoint(keys) => match &keys.address {
+                Some(address) => (address.place, &address.value, to_u32(keys.weight.value.0)),
+                None => continue,
+            },
+        };
+        let address = match address {
+            EndpointTarget::Unix(path) => EndpointTarget::Unix(folder.0.join(path)),
+            EndpointTarget::Tcp(_) | EndpointTarget::Name { .. } => address.clone(),
+        };
+        if needs_name && matches!(address, EndpointTarget::Unix(_)) {
+            let help = "write `tls: { server_name: … }` in the pool";
+            decoder.problem(place, "TLS on a unix socket needs a name to verify", help);
+        }
+        if let Some(first) = seen.get(&address) {
+            let message = format!("`{address}` is there twice, first as endpoints[{first}]");
+            decoder.problem(place, message, "for a larger share give it a `weight`");
+        }
+        seen.entry(address.clone()).or_insert(index);
+        endpoints.push(Endpoint { address, weight });
+    }
+    if let (Some(first), false) = (written.first(), endpoints.is_empty())
+        && endpoints.len() == written.len()
+        && endpoints.iter().all(|endpoint| endpoint.weight == 0)
+    {
+        let help = "give at least one endpoint a weight above 0";
+        decoder.problem(
+            first.place,
+            "all weights are 0: nobody would get work",
+            help,
+        );
+    }
+    endpoints
+}

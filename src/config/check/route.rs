@@ -1,0 +1,381 @@
+//! Rules of routes: one action each, pools that exist, names that differ, filters that can do what they say.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use regex::Regex;
+
+use super::KnownPools;
+use crate::base::name::RouteName;
+use crate::config::decode::{At, Decoder, Named, suggestion};
+use crate::config::keys::{self, PathKey, ValueKey};
+use crate::config::route::{
+    Action, Filter, HostMatch, Match, PathMatch, Retry, Route, Timeouts, ValueMatch,
+};
+use crate::config::values::{FieldValue, OpenFieldName, Timeout};
+
+/// Checks all routes.
+pub(super) fn check(
+    written: &[At<keys::Route>],
+    pools: &KnownPools<'_>,
+    timeouts: &Timeouts,
+    decoder: &mut Decoder,
+) -> Vec<Route> {
+    let mut names = Names::of(written, decoder);
+    let mut routes = Vec::new();
+    for at in written {
+        let keys = &at.value;
+        let matches = keys.matches.as_ref();
+        let matches = matches.map_or_else(Match::default, |at| match_of(&at.value, decoder));
+        let filters = filters(keys, matches.path.as_ref(), decoder);
+        let Some(action) = action(keys, pools, decoder) else {
+            continue;
+        };
+        routes.push(Route {
+            name: names.name(keys, &matches),
+            matches,
+            filters,
+            action,
+            timeouts: route_timeouts(keys, timeouts),
+            retry: match &keys.retry {
+                Some(at) => Retry::from(&at.value),
+                None => Retry::default(),
+            },
+            danger_allow_encoded_slashes: keys.danger_allow_encoded_slashes.value,
+        });
+    }
+    routes
+}
+
+/// The names of routes, each there once.
+struct Names {
+    taken: HashMap<String, usize>,
+}
+
+impl Names {
+    fn of(written: &[At<keys::Route>], decoder: &mut Decoder) -> Self {
+        let mut taken = HashMap::new();
+        for (index, at) in written.iter().enumerate() {
+            let Some(name) = &at.value.name else {
+                continue;
+            };
+            if let Some(first) = taken.get(&name.value.0) {
+                let message = format!("the name `{}` is taken by routes[{first}]", name.value.0);
+                decoder.problem(name.place, message, "give each route a name of its own");
+            }
+            taken.entry(name.value.0.clone()).or_insert(index);
+        }
+        // From here on the numbers count routes that would have the same name.
+        taken.values_mut().for_each(|number| *number = 1);
+        Self { taken }
+    }
+
+    fn name(&mut self, keys: &keys::Route, matches: &Match) -> RouteName {
+        if let Some(name) = &keys.name {
+            return name.value.0.as_str().into();
+        }
+        let host = match matches.hosts.first() {
+            None => "*".to_owned(),
+            Some(HostMatch::Exact(host)) => host.clone(),
+            Some(HostMatch::Wildcard(parent)) => format!("*.{parent}"),
+        };
+        let path = match &matches.path {
+            None => "/",
+            Some(PathMatch::Prefix(path) | PathMatch::Exact(path) | PathMatch::Regex(path)) => path,
+        };
+        let plain = format!("{host}{path}");
+        let mut name = plain.clone();
+        while self.taken.contains_key(&name) {
+            let number = self.taken.entry(plain.clone()).or_insert(1);
+            *number += 1;
+            name = format!("{plain}#{number}");
+        }
+        self.taken.insert(name.clone(), 1);
+        name.into()
+    }
+}
+
+fn match_of(keys: &keys::Match, decoder: &mut Decoder) -> Match {
+    if let Some(headers) = &keys.headers {
+        for (name, _) in &headers.value.0 {
+            if name.value.0 == "host" {
+                let help = "match the host by `host`, which knows wildcards and every protocol";
+                decoder.problem(name.place, "`host` is not matched as a header field", help);
+            }
+        }
+    }
+    let hosts = keys.host.iter().flat_map(|at| &at.value.0);
+    let methods = keys.methods.iter().flat_map(|at| &at.value.0);
+    Match {
+        hosts: hosts.map(|at| at.value.clone()).collect(),
+        path: keys.path.as_ref().and_then(|at| path(&at.value)),
+        methods: methods.map(|at| at.value.0.clone()).collect(),
+        headers: values(keys.headers.as_ref(), |name| name.0.clone()),
+        query: values(keys.query.as_ref(), |name| name.0.clone()),
+    }
+}
+
+fn path(key: &PathKey) -> Option<PathMatch> {
+    let forms = match key {
+        PathKey::Prefix(prefix) => return Some(PathMatch::Prefix(prefix.0.clone())),
+        PathKey::Forms(forms) => forms,
+    };
+    if let Some(prefix) = &forms.prefix {
+        return Some(PathMatch::Prefix(prefix.value.0.clone()));
+    }
+    if let Some(exact) = &forms.exact {
+        return Some(PathMatch::Exact(exact.value.0.clone()));
+    }
+    let regex = forms.regex.as_ref()?;
+    Some(PathMatch::Regex(regex.value.0.clone()))
+}
+
+fn values<N>(
+    pairs: Option<&At<Named<N, ValueKey>>>,
+    text: impl Fn(&N) -> String,
+) -> Vec<(String, ValueMatch)> {
+    let pairs = pairs.into_iter().flat_map(|at| &at.value.0);
+    pairs
+        .filter_map(|(name, key)| Some((text(&name.value), value(&key.as_ref()?.value)?)))
+        .collect()
+}
+
+fn value(key: &ValueKey) -> Option<ValueMatch> {
+    let forms = match key {
+        ValueKey::Exact(value) => return Some(ValueMatch::Exact(value.clone())),
+        ValueKey::Forms(forms) => forms,
+    };
+    if let Some(exact) = &forms.exact {
+        return Some(ValueMatch::Exact(exact.value.clone()));
+    }
+    if let Some(regex) = &forms.regex {
+        return Some(ValueMatch::Regex(regex.value.0.clone()));
+    }
+    let present = forms.present.as_ref()?;
+    Some(ValueMatch::Present(present.value))
+}
+
+fn action(keys: &keys::Route, pools: &KnownPools<'_>, decoder: &mut Decoder) -> Option<Action> {
+    const ACTIONS: [&str; 3] = ["pool", "redirect", "respond"];
+    let written = ACTIONS
+        .iter()
+        .filter(|action| keys.written.has(action))
+        .count();
+    if written != 1 {
+        let message = match written {
+            0 => "the route does nothing",
+            _ => "the route does more than one thing",
+        };
+        decoder.problem(
+            keys.written.place,
+            message,
+            "a route has one of `pool`, `redirect` and `respond`",
+        );
+    }
+    let mut action = None;
+    if let Some(respond) = &keys.respond {
+        action = Some(respond_of(&respond.value, decoder));
+    }
+    if let Some(redirect) = &keys.redirect {
+        action = redirect.value.to.as_ref().map(|to| Action::Redirect {
+            to: to.value.0.clone(),
+            status: redirect.value.status.value.0,
+        });
+    }
+    if let Some(pool) = &keys.pool {
+        if let Some(names) = &pools.names
+            && !names.contains(&pool.value)
+        {
+            let help = match pools.listed.as_slice() {
+                [] => format!(
+                    "there are no pools: add `pools: {{ {}: {{ endpoints: […] }} }}`",
+                    pool.value
+                ),
+                names => suggestion(pool.value.as_str(), "pools are", names.iter().copied()),
+            };
+            decoder.problem(
+                pool.place,
+                format!("pool `{}` is not defined", pool.value),
+                help,
+            );
+        }
+        action = Some(Action::Pool(pool.value.clone()));
+    }
+    action
+}
+
+fn respond_of(keys: &keys::Respond, decoder: &mut Decoder) -> Action {
+    let status = u16::try_from(keys.status.value.0).unwrap_or(u16::MAX);
+    let body = &keys.body;
+    // RFC 9110 §15.3.5, §15.3.6 and §15.4.5.
+    if matches!(status, 204 | 205 | 304) && !body.value.is_empty() {
+        let message = format!("an answer with status {status} has no body");
+        decoder.problem(
+            body.place,
+            message,
+            "leave `body` out, or choose another status",
+        );
+    }
+    Action::Respond {
+        status,
+        body: body.value.clone(),
+        headers: fields(keys.headers.as_ref()),
+    }
+}
+
+fn fields(pairs: Option<&At<Named<OpenFieldName, FieldValue>>>) -> Vec<(String, String)> {
+    let pairs = pairs.into_iter().flat_map(|at| &at.value.0);
+    pairs
+        .filter_map(|(name, value)| Some((name.value.0.clone(), value.as_ref()?.value.0.clone())))
+        .collect()
+}
+
+fn route_timeouts(keys: &keys::Route, defaults: &Timeouts) -> Timeouts {
+    let keys = keys.timeouts.as_ref().map(|at| &at.value);
+    let or = |timeout: Option<&Option<At<Timeout>>>, default| match timeout {
+        Some(Some(at)) => at.value.0,
+        _ => default,
+    };
+    Timeouts {
+        response: or(keys.map(|keys| &keys.response), defaults.response),
+        idle: or(keys.map(|keys| &keys.idle), defaults.idle),
+        stream: or(keys.map(|keys| &keys.stream), defaults.stream),
+    }
+}
+
+fn filters(keys: &keys::Route, path: Option<&PathMatch>, decoder: &mut Decoder) -> Vec<Filter> {
+    let mut filters = Vec::new();
+    let mut path = path;
+    for at in keys.filters.iter().flat_map(|at| &at.value) {
+        if let Some(rewrite) = &at.value.rewrite_prefix {
+            check_applies(&rewrite.value, path, decoder);
+        }
+        if at.value.rewrite_prefix.is_some() || at.value.rewrite_regex.is_some() {
+            // What the path is behind a rewrite depends on the request.
+            path = None;
+        }
+        filters.extend(filter(&at.value, decoder));
+    }
+    filters
+}
+
+/// Reports a rewrite of a prefix that no path of this route has.
+fn check_applies(keys: &keys::RewritePrefix, path: Option<&PathMatch>, decoder: &mut Decoder) {
+    let (Some(from), Some(PathMatch::Prefix(path) | PathMatch::Exact(path))) = (&keys.from, path)
+    else {
+        return;
+    };
+    if !is_below(path, &from.value.0) && !is_below(&from.value.0, path) {
+        let message = format!("no path of this route begins with `{}`", from.value.0);
+        decoder.problem(from.place, message, format!("the route matches `{path}`"));
+    }
+}
+
+fn is_below(path: &str, prefix: &str) -> bool {
+    let prefix = prefix.trim_end_matches('/');
+    let rest = path.strip_prefix(prefix);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn filter(keys: &keys::Filter, decoder: &mut Decoder) -> Option<Filter> {
+    if let Some(rewrite) = &keys.rewrite_prefix {
+        return Some(Filter::RewritePrefix {
+            from: rewrite.value.from.as_ref()?.value.0.clone(),
+            to: rewrite.value.to.as_ref()?.value.0.clone(),
+        });
+    }
+    if let Some(rewrite) = &keys.rewrite_regex {
+        let pattern = rewrite.value.pattern.as_ref()?.value.0.clone();
+        let to = rewrite.value.to.as_ref()?;
+        check_groups(&pattern, to, decoder);
+        let to = to.value.clone();
+        return Some(Filter::RewriteRegex { pattern, to });
+    }
+    if let Some(names) = &keys.remove_request_headers {
+        return Some(Filter::RemoveRequestHeaders(field_names(&names.value.0)));
+    }
+    if let Some(names) = &keys.remove_response_headers {
+        return Some(Filter::RemoveResponseHeaders(field_names(&names.value.0)));
+    }
+    if keys.set_request_headers.is_some() {
+        return Some(Filter::SetRequestHeaders(fields(
+            keys.set_request_headers.as_ref(),
+        )));
+    }
+    if keys.add_request_headers.is_some() {
+        return Some(Filter::AddRequestHeaders(fields(
+            keys.add_request_headers.as_ref(),
+        )));
+    }
+    if keys.set_response_headers.is_some() {
+        return Some(Filter::SetResponseHeaders(fields(
+            keys.set_response_headers.as_ref(),
+        )));
+    }
+    keys.add_response_headers
+        .is_some()
+        .then(|| Filter::AddResponseHeaders(fields(keys.add_response_headers.as_ref())))
+}
+
+fn field_names(names: &[At<OpenFieldName>]) -> Vec<String> {
+    names.iter().map(|at| at.value.0.clone()).collect()
+}
+
+/// Reports groups of a replacement that the expression does not have: they would silently become nothing.
+fn check_groups(pattern: &str, to: &At<String>, decoder: &mut Decoder) {
+    let Ok(regex) = Regex::new(pattern) else {
+        return;
+    };
+    for group in groups(&to.value) {
+        let is_known = match group.parse::<usize>() {
+            Ok(number) => number < regex.captures_len(),
+            Err(_) => regex.capture_names().flatten().any(|name| name == group),
+        };
+        if !is_known {
+            let mut help = format!(
+                "the expression has the groups $0 to ${}",
+                regex.captures_len() - 1
+            );
+            for name in regex.capture_names().flatten() {
+                // Writing to a string does not fail.
+                let _ = write!(help, ", ${name}");
+            }
+            if group.starts_with(|first: char| first.is_ascii_digit()) {
+                help.push_str("; a group that letters follow is written `$${1}`");
+            }
+            decoder.problem(
+                to.place,
+                format!("no group `{group}` in the expression"),
+                help,
+            );
+        }
+    }
+}
+
+/// The groups that a replacement names, as the regex crate reads it.
+fn groups(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once('$') {
+        if let Some(after) = after.strip_prefix('$') {
+            rest = after;
+            continue;
+        }
+        if let Some((name, after)) = after
+            .strip_prefix('{')
+            .and_then(|text| text.split_once('}'))
+        {
+            found.push(name);
+            rest = after;
+            continue;
+        }
+        let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+        let end = after.find(|letter| !is_word(letter)).unwrap_or(after.len());
+        let (name, after) = after.split_at(end);
+        if !name.is_empty() {
+            found.push(name);
+        }
+        rest = after;
+    }
+    found
+}

@@ -1,0 +1,466 @@
+//! Every key of the config language, once: name, meaning, kind, default.
+//!
+//! Reading, "unknown key", the JSON Schema and the reference all follow from here. `check` turns what is read into a
+//! [`Config`](super::Config). Defaults are argued beside their keys.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::decode::{
+    At, Count, Decoder, Form, KeyRule, Kind, Named, Need, NonEmpty, OneOrMore, Section, Shape,
+    Written, section,
+};
+use super::listener::ClientAuthMode;
+use super::node::{Node, Value};
+use super::pool::{Balance, Protocol};
+use super::route::HostMatch;
+use super::values::{
+    Bytes, FieldName, FieldValue, FilePath, Method, Name, OpenFieldName, Pattern, QueryName,
+    RedirectStatus, RedirectTarget, ServerName, Timeout, UrlPath, Workers,
+};
+use super::{AccessLogFormat, AccessLogPath};
+use crate::base::addr::{EndpointTarget, ListenAddr};
+use crate::base::name::PoolName;
+
+section! {
+    /// The whole file.
+    Root as "config" (Keys) {
+        /// How many workers, each a thread with its own sockets and idle connections.
+        /// `auto` is one a core.
+        workers: Workers, default "auto";
+        /// Where Lockgate listens.
+        listeners: NonEmpty<Listener>, required;
+        /// What happens to requests. The most specific match wins, whatever the order; ties go to the earlier one.
+        /// Not needed if every listener redirects.
+        routes: Vec<At<Route>>, optional "no routes";
+        /// Named sets of endpoints.
+        pools: Named<PoolName, Pool>, optional "no pools";
+        /// One record for each exchange, or `off`.
+        access_log: AccessLogKey, optional "JSON lines on standard output";
+        /// Networks of proxies before this one: their `X-Forwarded-*` and `Forwarded` are believed. Those of others are
+        /// replaced.
+        trusted_proxies: Vec<At<IpNet>>, optional "nobody is believed";
+        /// Limits of all listeners and routes.
+        limits: Limits, optional "the defaults of its keys";
+        /// Timeouts of client connections, and the defaults for routes.
+        timeouts: Timeouts, optional "the defaults of its keys";
+    }
+}
+
+section! {
+    /// A bound address with its settings.
+    Listener as "listener" (Keys) {
+        /// The address and port to listen on: `0.0.0.0:443`, `[::1]:8443`, or `:443` for every address of both families.
+        address: ListenAddr, required;
+        /// The name in logs and metrics.
+        name: Name, optional "the address";
+        /// TLS settings.
+        tls: Tls, optional "cleartext";
+        /// Answer every request with a redirect to the same URL under https.
+        redirect_to_https: bool, default "false";
+    }
+}
+
+section! {
+    /// TLS of a listener: 1.3 and 1.2, HTTP/2 and HTTP/1.1.
+    Tls as "listener's TLS" (Keys) {
+        /// Certificates, picked by the name that the client asks for (SNI). The first is the default.
+        certificates: NonEmpty<Certificate>, required;
+        /// Whether clients show a certificate.
+        client_auth: ClientAuth, optional "clients are not asked";
+    }
+}
+
+section! {
+    /// A certificate chain and its key.
+    Certificate as "certificate" (Keys) {
+        /// The PEM file of the chain, leaf first.
+        cert: FilePath, required;
+        /// The PEM file of the private key.
+        key: FilePath, required;
+    }
+}
+
+section! {
+    /// Client certificates.
+    ClientAuth as "client authentication" (Keys) {
+        /// The PEM file of the authorities that client certificates are verified against.
+        ca: FilePath, required;
+        /// Whether a client without a certificate is let in.
+        mode: ClientAuthMode, default "required";
+    }
+}
+
+section! {
+    /// A rule: what it matches, what it does on the way, where requests go.
+    Route as "route" (Keys) {
+        /// The name in logs and metrics.
+        name: Name, optional "host and path of the match";
+        /// The condition: every part that is there must hold.
+        matches as "match": Match, optional "every request";
+        /// Steps that run in this order on the request, backwards on the response.
+        filters: Vec<At<Filter>>, optional "none";
+        /// Send requests to the pool of this name. A route has one of `pool`, `redirect` and `respond`.
+        pool: PoolName, optional "see `redirect` and `respond`";
+        /// Send clients to another URL.
+        redirect: Redirect, optional "see `pool` and `respond`";
+        /// Answer at once.
+        respond: Respond, optional "see `pool` and `redirect`";
+        /// Timeouts of this route's exchanges.
+        timeouts: RouteTimeouts, optional "those of the top-level `timeouts`";
+        /// Repeating failed attempts.
+        retry: Retry, optional "the defaults of its keys";
+        /// Let `%2F` and `%5C` in paths through to the endpoint, which may take them for `/` and `\\`: rules on paths, here
+        /// and behind, can then be walked around. Logged at start.
+        danger_allow_encoded_slashes: bool, default "false";
+    }
+}
+
+section! {
+    /// The condition of a route.
+    Match as "match" (Keys) {
+        /// The host, or a list of them: `api.example.com`, or `*.example.com` for one label or more before it.
+        host: OneOrMore<HostMatch>, optional "any";
+        /// The path: text is a prefix, by whole segments.
+        path: PathKey, optional "any";
+        /// Any of these methods.
+        methods: NonEmpty<Method>, optional "any";
+        /// Header fields, all of which must match.
+        headers: Named<FieldName, ValueKey>, optional "any";
+        /// Query parameters, all of which must match.
+        query: Named<QueryName, ValueKey>, optional "any";
+    }
+}
+
+section! {
+    /// A path condition.
+    PathForms as "path" (OneKey) {
+        /// This path and all below it; the same as the text alone.
+        prefix: UrlPath, optional "see the others";
+        /// Just this path.
+        exact: UrlPath, optional "see the others";
+        /// A regular expression that matches the whole path.
+        regex: Pattern, optional "see the others";
+    }
+}
+
+section! {
+    /// A condition on a header field or query parameter.
+    ValueForms as "value" (OneKey) {
+        /// Just this value; the same as the text alone.
+        exact: String, optional "see the others";
+        /// A regular expression that matches the whole value.
+        regex: Pattern, optional "see the others";
+        /// There, whatever the value, or not there.
+        present: bool, optional "see the others";
+    }
+}
+
+section! {
+    /// A step on requests or responses.
+    Filter as "filter" (OneKey) {
+        /// Replaces the front of the path, by whole segments.
+        rewrite_prefix: RewritePrefix, optional "not done";
+        /// Replaces what a regular expression finds in the path.
+        rewrite_regex: RewriteRegex, optional "not done";
+        /// Sets header fields of the request, replacing what is there.
+        set_request_headers: Named<OpenFieldName, FieldValue>, optional "not done";
+        /// Adds header fields to the request beside what is there.
+        add_request_headers: Named<OpenFieldName, FieldValue>, optional "not done";
+        /// Removes header fields of the request.
+        remove_request_headers: NonEmpty<OpenFieldName>, optional "not done";
+        /// Sets header fields of the response, replacing what is there.
+        set_response_headers: Named<OpenFieldName, FieldValue>, optional "not done";
+        /// Adds header fields to the response beside what is there.
+        add_response_headers: Named<OpenFieldName, FieldValue>, optional "not done";
+        /// Removes header fields of the response.
+        remove_response_headers: NonEmpty<OpenFieldName>, optional "not done";
+    }
+}
+
+section! {
+    /// Replaces the front of the path.
+    RewritePrefix as "prefix rewrite" (Keys) {
+        /// The prefix to take off.
+        from: UrlPath, required;
+        /// What to put in its place.
+        to: UrlPath, required;
+    }
+}
+
+section! {
+    /// Replaces what a regular expression finds in the path.
+    RewriteRegex as "regex rewrite" (Keys) {
+        /// The expression.
+        pattern: Pattern, required;
+        /// The replacement, with `$1` or `$name` for groups. Braces need a second dollar, `$${1}`, to be told from variables
+        /// of the environment.
+        to: String, required;
+    }
+}
+
+section! {
+    /// To another URL.
+    Redirect as "redirect" (Keys) {
+        /// The URL, with `{scheme}`, `{host}`, `{path}` and `{query}` of the request; `{query}` brings its own question mark.
+        to: RedirectTarget, required;
+        /// The status: 301 or 308 for good, 302 or 307 for now, 303 to get another. The default is one that browsers do not
+        /// keep for ever, since a mistake in it must end with the next reload.
+        status: RedirectStatus, default "307";
+    }
+}
+
+section! {
+    /// An answer of our own.
+    Respond as "response" (Keys) {
+        /// The status.
+        status: Count<200, 599>, default "200";
+        /// The body.
+        body: String, default "";
+        /// Header fields; `content-type` is `text/plain; charset=utf-8` unless set.
+        headers: Named<OpenFieldName, FieldValue>, optional "none";
+    }
+}
+
+section! {
+    /// Timeouts of a route's exchanges.
+    RouteTimeouts as "route's timeouts" (Keys) {
+        /// From the end of the request to the head of the answer.
+        response: Timeout, optional "that of the top-level `timeouts`";
+        /// A pause in the body of the answer.
+        idle: Timeout, optional "that of the top-level `timeouts`";
+        /// A pause in a WebSocket, another tunnel, an event stream or a gRPC stream.
+        stream: Timeout, optional "that of the top-level `timeouts`";
+    }
+}
+
+section! {
+    /// Repeating failed attempts. Only what is safe is repeated: connections that failed, and idempotent requests.
+    Retry as "retry" (Keys) {
+        /// Attempts beyond the first; 0 turns retries off.
+        attempts: Count<0, 10>, default "2";
+    }
+}
+
+section! {
+    /// A named set of endpoints.
+    Pool as "pool" (Keys) {
+        /// The addresses, each a text or a map.
+        endpoints: NonEmpty<EndpointKey>, required;
+        /// How an endpoint is chosen.
+        balance: Balance, default "round_robin";
+        /// What is spoken with the endpoints.
+        protocol: Protocol, default "auto";
+        /// TLS towards the endpoints. `{}` or `true` is enough: certificates are verified against the authorities of the
+        /// operating system.
+        tls: PoolTlsKey, optional "cleartext";
+        /// Timeouts towards the endpoints.
+        timeouts: PoolTimeouts, optional "the defaults of its keys";
+    }
+}
+
+section! {
+    /// One address in a pool.
+    Endpoint as "endpoint" (Keys) {
+        /// `10.0.0.1:8080`, `[::1]:8080`, `app.internal:8080` or `unix:/run/app.sock`. Names are resolved in the background.
+        address: EndpointTarget, required;
+        /// Its share of the pool's work beside the others; 0 takes it out of the turn.
+        weight: Count<0, 65535>, default "1";
+    }
+}
+
+section! {
+    /// TLS towards endpoints, verified.
+    PoolTls as "pool's TLS" (Keys) {
+        /// The PEM file of the authorities to believe.
+        ca: FilePath, optional "those of the operating system";
+        /// The name for SNI and verification.
+        server_name: ServerName, optional "the endpoint's host";
+        /// Our certificate, shown when the endpoint asks for one.
+        client_certificate: Certificate, optional "none";
+        /// Believe any certificate: whoever is between here and the endpoints can read and change everything. Logged at start.
+        danger_accept_any_certificate: bool, default "false";
+    }
+}
+
+section! {
+    /// Timeouts towards endpoints.
+    PoolTimeouts as "pool's timeouts" (Keys) {
+        /// Connecting, with the TLS handshake. In a data centre, what takes longer has failed, and a short wait leaves time
+        /// for another endpoint.
+        connect: Timeout, optional "2s, with TLS 3s";
+    }
+}
+
+section! {
+    /// The access log.
+    AccessLog as "access log" (Keys) {
+        /// The form of a line.
+        format: AccessLogFormat, default "json";
+        /// Where lines go: `stdout`, or a file, which is opened anew on SIGUSR1.
+        path: AccessLogPath, default "stdout";
+    }
+}
+
+section! {
+    /// Limits. What is beyond them is refused with a fault of its own.
+    Limits as "limits" (Keys) {
+        /// Open client connections a worker.
+        connections: Count<1, 1_000_000>, default "65536";
+        /// TLS handshakes at a time a worker: they are pure cost.
+        handshakes: Count<1, 65536>, default "256";
+        /// Bytes of a request's header, whatever the protocol: memory for each stream.
+        header_bytes: Bytes<8192, 1_048_576>, default "32KiB";
+        /// Fields of a request's header. Crumbs of a cookie in HTTP/2 are counted apart.
+        header_fields: Count<16, 4096>, default "128";
+        /// Bytes of a response's header.
+        response_header_bytes: Bytes<8192, 1_048_576>, default "64KiB";
+        /// Streams at a time on one HTTP/2 connection.
+        h2_streams: Count<1, 10_000>, default "128";
+        /// Idle upstream connections an endpoint and worker.
+        idle_connections: Count<0, 65536>, default "128";
+    }
+}
+
+section! {
+    /// Timeouts of client connections, and the defaults for routes.
+    Timeouts as "timeouts" (Keys) {
+        /// A TLS handshake, whole.
+        handshake: Timeout, default "10s";
+        /// The first byte of a new connection.
+        first_byte: Timeout, default "10s";
+        /// A request's header, from its first byte: honest clients need less than a second.
+        header: Timeout, default "10s";
+        /// A pause in a request's body. There is no limit on the whole: uploads take their time.
+        body: Timeout, default "30s";
+        /// A client connection without a request; above the 60s of the balancers of clouds.
+        keep_alive: Timeout, default "75s";
+        /// The age after which a client connection is closed between requests, plus or minus a tenth.
+        age: Timeout, default "1h";
+        /// A client that takes nothing of its answer.
+        send: Timeout, default "30s";
+        /// From SIGTERM, or the removal of a listener, to the end of what still runs.
+        drain: Duration, default "30s";
+        /// For routes: from the end of the request to the head of the answer.
+        response: Timeout, default "60s";
+        /// For routes: a pause in the body of the answer. There is no limit on the whole: downloads take their time.
+        idle: Timeout, default "60s";
+        /// For routes: a pause in a WebSocket, another tunnel, an event stream or a gRPC stream.
+        stream: Timeout, default "1h";
+    }
+}
+
+/// `path`: text, or one of several forms.
+#[derive(Clone, Debug)]
+pub(crate) enum PathKey {
+    Prefix(UrlPath),
+    Forms(PathForms),
+}
+
+impl Kind for PathKey {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match node.value {
+            Value::Map(_) => PathForms::decode(node, decoder).map(Self::Forms),
+            _ => UrlPath::decode(node, decoder).map(Self::Prefix),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![UrlPath::shape(), PathForms::shape()])
+    }
+}
+
+/// A value to match: text, or one of several forms.
+#[derive(Clone, Debug)]
+pub(crate) enum ValueKey {
+    Exact(String),
+    Forms(ValueForms),
+}
+
+impl Kind for ValueKey {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match node.value {
+            Value::Map(_) => ValueForms::decode(node, decoder).map(Self::Forms),
+            _ => String::decode(node, decoder).map(Self::Exact),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![String::shape(), ValueForms::shape()])
+    }
+}
+
+/// An endpoint: an address, or a map.
+#[derive(Clone, Debug)]
+pub(crate) enum EndpointKey {
+    Address(EndpointTarget),
+    Endpoint(Endpoint),
+}
+
+impl Kind for EndpointKey {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match node.value {
+            Value::Map(_) => Endpoint::decode(node, decoder).map(Self::Endpoint),
+            _ => EndpointTarget::decode(node, decoder).map(Self::Address),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![EndpointTarget::shape(), Endpoint::shape()])
+    }
+}
+
+/// TLS of a pool: `true` or a map.
+#[derive(Clone, Debug)]
+pub(crate) enum PoolTlsKey {
+    True,
+    Tls(PoolTls),
+}
+
+impl Kind for PoolTlsKey {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match &node.value {
+            Value::Flag(true) => Some(Self::True),
+            Value::Filled(text) if text == "true" => Some(Self::True),
+            Value::Flag(false) => {
+                decoder.problem(
+                    node.place,
+                    "`tls` is `true` or a map",
+                    "leave `tls` out for cleartext",
+                );
+                None
+            }
+            _ => PoolTls::decode(node, decoder).map(Self::Tls),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![Shape::True, PoolTls::shape()])
+    }
+}
+
+/// The access log: `off` or a map.
+#[derive(Clone, Debug)]
+pub(crate) enum AccessLogKey {
+    Off,
+    On(AccessLog),
+}
+
+impl Kind for AccessLogKey {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match &node.value {
+            Value::Text(text) | Value::Filled(text) if text == "off" => Some(Self::Off),
+            Value::Text(_) | Value::Filled(_) | Value::Flag(_) => {
+                let help = "write `off`, or a map such as `{ format: combined }`";
+                decoder.problem(node.place, "`access_log` is `off` or a map", help);
+                None
+            }
+            _ => AccessLog::decode(node, decoder).map(Self::On),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![Shape::Word("off"), AccessLog::shape()])
+    }
+}
