@@ -9,6 +9,7 @@ use std::hash::Hash;
 
 use super::error::Problem;
 use super::node::{Key, Node, Place, Value};
+use crate::base::units::UnitError;
 
 /// A value with its place.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -164,23 +165,24 @@ impl Decoder {
             return None;
         };
         let mut seen = HashSet::new();
+        let mut meant = Vec::new();
         for (key, _) in entries {
             if !seen.insert(key.name.as_str()) {
                 self.duplicate(key);
             } else if !section.keys.iter().any(|rule| rule.name == key.name) {
                 let names = section.keys.iter().map(|rule| rule.name);
+                meant.extend(nearest(&key.name, names.clone()));
                 let help = suggestion(&key.name, "keys here are", names);
                 self.problem(key.place, format!("unknown key `{}`", key.name), help);
             }
         }
         for rule in section.keys {
-            if matches!(rule.need, Need::Required) && !seen.contains(rule.name) {
+            // A key that is misspelt is not missing as well.
+            let is_there = seen.contains(rule.name) || meant.contains(&rule.name);
+            if matches!(rule.need, Need::Required) && !is_there {
                 let message = format!("the {} has no `{}`", section.name, rule.name);
-                self.problem(
-                    node.place,
-                    message,
-                    format!("add `{}`: {}", rule.name, rule.summary()),
-                );
+                let help = format!("add `{}`: {}", rule.name, rule.summary());
+                self.problem(node.place, message, help);
             }
         }
         if section.form == Form::OneKey && seen.len() != 1 {
@@ -489,11 +491,15 @@ pub(crate) trait Text: Sized {
     /// What it is, in the words of an error message: `a duration`.
     const WHAT: &'static str;
     /// The unit that a bare number most likely lacks.
-    const UNIT: Option<&'static str> = None;
+    const UNIT: Option<(&'static str, UnitError)> = None;
     /// A regular expression for editors.
     const PATTERN: Option<&'static str> = None;
     /// Reads the text.
     fn read(text: &str) -> Result<Self, Wrong>;
+    /// What to write instead of a bare number.
+    fn instead_of(number: i64) -> String {
+        format!("put it in quotes: \"{number}\"")
+    }
 }
 
 /// Why a text is not what it should be.
@@ -523,12 +529,16 @@ impl<T: Text> Kind for T {
                 }
             },
             Value::Integer(number) => match T::UNIT {
-                Some(unit) => {
+                Some((unit, error)) => {
                     let message = format!("`{number}` has no unit: expected {}", T::WHAT);
-                    decoder.problem(node.place, message, format!("write `{number}{unit}`"));
+                    decoder.problem(
+                        node.place,
+                        message,
+                        format!("write `{number}{unit}`: {error}"),
+                    );
                     return None;
                 }
-                None => Some(format!("put it in quotes: \"{number}\"")),
+                None => Some(T::instead_of(*number)),
             },
             Value::Flag(flag) => Some(format!("put it in quotes: \"{flag}\"")),
             Value::Float(_) => Some("put it in quotes".into()),
@@ -554,7 +564,9 @@ impl Kind for bool {
             Value::Filled(text) if text == "false" => return Some(false),
             _ => {}
         }
-        decoder.expected("true or false", node, None);
+        let is_flag = matches!(&node.value, Value::Text(text) if text == "true" || text == "false");
+        let help = is_flag.then(|| "write it without quotes".into());
+        decoder.expected("true or false", node, help);
         None
     }
 
@@ -575,8 +587,13 @@ impl<const LEAST: u64, const MOST: u64> Kind for Count<LEAST, MOST> {
             _ => None,
         };
         let Some(number) = number else {
-            let help =
-                matches!(node.value, Value::Text(_)).then(|| "write it without quotes".into());
+            if let Value::Float(_) = node.value {
+                let help = format!("write a whole number, {LEAST} to {MOST}");
+                decoder.problem(node.place, "not a whole number, or a huge one", help);
+                return None;
+            }
+            let is_number = matches!(&node.value, Value::Text(text) if text.parse::<i64>().is_ok());
+            let help = is_number.then(|| "write it without quotes".into());
             decoder.expected(&format!("a whole number, {LEAST} to {MOST}"), node, help);
             return None;
         };
@@ -631,19 +648,21 @@ pub(crate) fn suggestion<'a>(
     all: &str,
     names: impl Iterator<Item = &'a str> + Clone,
 ) -> String {
+    match nearest(wrong, names.clone()) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None => format!("{all} {}", listed(names)),
+    }
+}
+
+/// The name that is close to a wrong one, if there is one.
+fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // Far more names than that are not read by anybody, and are not worth the time.
     const COMPARED: usize = 1000;
-    let nearest = names
-        .clone()
+    let (distance, name) = names
         .take(COMPARED)
         .map(|name| (distance(wrong, name), name))
-        .min_by_key(|(distance, _)| *distance);
-    match nearest {
-        Some((distance, name)) if distance <= (name.len() / 3).max(1) => {
-            format!("did you mean `{name}`?")
-        }
-        _ => format!("{all} {}", listed(names)),
-    }
+        .min_by_key(|(distance, _)| *distance)?;
+    (distance <= (name.len() / 3).max(1)).then_some(name)
 }
 
 /// How many letters must be changed, put in, taken out or swapped with their neighbour; capped for long words.

@@ -17,11 +17,14 @@ pub const SIZE_LIMIT: usize = 16 << 20;
 /// Errors told of one file; the last one counts the others.
 const ERRORS_LIMIT: usize = 100;
 
-/// Bytes read to find the places of errors, so that telling about a huge file takes seconds at most.
-const LOCATE_LIMIT: usize = 128 << 20;
+/// Bytes read to find the places of errors, each by a walk of its own, so that telling them takes a second at most.
+const LOCATE_LIMIT: usize = 32 << 20;
 
 /// Bytes of a line beyond which it is not shown.
 const EXCERPT_LIMIT: usize = 4096;
+
+/// Characters of a message, which may quote what was written.
+const MESSAGE_LIMIT: usize = 400;
 
 /// One thing wrong with a config.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,7 +191,7 @@ impl Source {
             path: String::new(),
             line,
             column: head.chars().count() + 1,
-            message,
+            message: on_one_line(&message),
             help: None,
             excerpt: fits.then(|| Excerpt {
                 line: format!("{head}{tail}"),
@@ -199,8 +202,30 @@ impl Source {
     }
 }
 
+/// A message on one line, and not longer than anybody reads.
+fn on_one_line(message: &str) -> String {
+    let mut letters = message.chars();
+    let shown = letters.by_ref().take(MESSAGE_LIMIT);
+    let mut line: String = shown
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .collect();
+    if letters.next().is_some() {
+        line.push('…');
+    }
+    line
+}
+
 /// How much of a line to underline if the value itself is not to be seen there.
 fn word(line: &str) -> usize {
+    if let Some(quoted) = line.strip_prefix('"') {
+        let mut is_escaped = false;
+        let end = quoted.find(|letter| {
+            let is_end = letter == '"' && !is_escaped;
+            is_escaped = letter == '\\' && !is_escaped;
+            is_end
+        });
+        return end.map_or(line.len(), |end| end + 2);
+    }
     let end = line
         .find(|letter: char| letter.is_whitespace() || ",:{}[]".contains(letter))
         .unwrap_or(line.len());

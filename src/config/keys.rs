@@ -29,7 +29,7 @@ section! {
         /// How many workers, each a thread with its own sockets and idle connections.
         /// `auto` is one a core.
         workers: Workers, default "auto";
-        /// Where Lockgate listens.
+        /// Where Lockgate listens, such as `listeners: [{ address: ":8080" }]`.
         listeners: NonEmpty<Listener>, required;
         /// What happens to requests. The most specific match wins, whatever the order; ties go to the earlier one.
         /// Not needed if every listener redirects.
@@ -462,5 +462,28 @@ impl Kind for AccessLogKey {
 
     fn shape() -> Shape {
         Shape::OneOf(vec![Shape::Word("off"), AccessLog::shape()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::decode::unwritten;
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_value_of_its_kind() {
+        unwritten::<Root>();
+        unwritten::<Listener>();
+        unwritten::<ClientAuth>();
+        unwritten::<Route>();
+        unwritten::<Redirect>();
+        unwritten::<Respond>();
+        unwritten::<Retry>();
+        unwritten::<Pool>();
+        unwritten::<Endpoint>();
+        unwritten::<PoolTls>();
+        unwritten::<AccessLog>();
+        unwritten::<Limits>();
+        unwritten::<Timeouts>();
     }
 }

@@ -143,7 +143,7 @@ fn syntax_error(text: &str, error: &serde_yaml::Error, refused: Option<Refusal>)
         return SyntaxError {
             offset: offset.unwrap_or(0),
             message: "nested too deep".into(),
-            help: None,
+            help: Some("a config is at most 128 levels deep".into()),
         };
     }
     if said.starts_with("repetition limit") {

@@ -19,7 +19,7 @@ use super::route::HostMatch;
 use super::{AccessLogFormat, AccessLogPath};
 use crate::base::addr::{EndpointTarget, ListenAddr};
 use crate::base::name::PoolName;
-use crate::base::units;
+use crate::base::units::{self, UnitError};
 
 choice! {
     Balance {
@@ -95,7 +95,7 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 impl Text for Duration {
     const WHAT: &'static str = "a duration";
-    const UNIT: Option<&'static str> = Some("s");
+    const UNIT: Option<(&'static str, UnitError)> = Some(("s", UnitError::Duration));
     const PATTERN: Option<&'static str> = Some("^[0-9]+(ms|s|m|h|d)$");
 
     fn read(text: &str) -> Result<Self, Wrong> {
@@ -119,7 +119,7 @@ pub(crate) struct Timeout(pub(crate) Duration);
 
 impl Text for Timeout {
     const WHAT: &'static str = Duration::WHAT;
-    const UNIT: Option<&'static str> = Duration::UNIT;
+    const UNIT: Option<(&'static str, UnitError)> = Duration::UNIT;
     const PATTERN: Option<&'static str> = Duration::PATTERN;
 
     fn read(text: &str) -> Result<Self, Wrong> {
@@ -141,7 +141,7 @@ pub(crate) struct Bytes<const LEAST: u64, const MOST: u64>(pub(crate) u64);
 
 impl<const LEAST: u64, const MOST: u64> Text for Bytes<LEAST, MOST> {
     const WHAT: &'static str = "a size";
-    const UNIT: Option<&'static str> = Some("B");
+    const UNIT: Option<(&'static str, UnitError)> = Some(("B", UnitError::Size));
     const PATTERN: Option<&'static str> = Some("^[0-9]+(B|KiB|MiB|GiB)$");
 
     fn read(text: &str) -> Result<Self, Wrong> {
@@ -188,6 +188,10 @@ impl Kind for Workers {
 impl Text for ListenAddr {
     const WHAT: &'static str = "an address and a port";
 
+    fn instead_of(number: i64) -> String {
+        format!("write `\":{number}\"` for this port of every address")
+    }
+
     fn read(text: &str) -> Result<Self, Wrong> {
         text.parse().map_err(|_| {
             let message = format!("`{text}` is not an address to listen on");
@@ -200,6 +204,10 @@ impl Text for ListenAddr {
 
 impl Text for EndpointTarget {
     const WHAT: &'static str = "the address of an endpoint";
+
+    fn instead_of(number: i64) -> String {
+        format!("write host and port, such as `127.0.0.1:{number}`")
+    }
 
     fn read(text: &str) -> Result<Self, Wrong> {
         let wrong =
