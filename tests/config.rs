@@ -3,6 +3,12 @@
 //! `tests/config/<name>.yaml` is read and held against `<name>.expected`: the config, or the errors as an operator sees
 //! them. A new case is a new file; `UPDATE=1 cargo test --test config` writes what is expected of it, to be looked at.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -5,11 +5,10 @@
 //! notes the problem and goes on.
 
 use std::collections::HashSet;
-use std::hash::Hash;
 
 use super::error::Problem;
 use super::node::{Key, Node, Place, Value};
-use crate::base::units::UnitError;
+use super::suggest::{listed, nearest, suggestion};
 
 /// A value with its place.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,15 +43,15 @@ pub(crate) enum Shape {
     /// Just `true`.
     True,
     List {
-        item: Box<Shape>,
+        item: Box<Self>,
         least: usize,
     },
     Map {
         names: &'static str,
-        value: Box<Shape>,
+        value: Box<Self>,
     },
     Section(&'static Section),
-    OneOf(Vec<Shape>),
+    OneOf(Vec<Self>),
 }
 
 /// One of the words of a closed list.
@@ -375,336 +374,9 @@ impl Decoder {
     }
 }
 
-/// A list, perhaps empty.
-impl<T: Kind> Kind for Vec<At<T>> {
-    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
-        let Value::List(items) = &node.value else {
-            decoder.expected(
-                "a list",
-                node,
-                Some("write each item on a line of its own after `- `".into()),
-            );
-            return None;
-        };
-        Some(
-            items
-                .iter()
-                .filter_map(|item| decoder.value(item))
-                .collect(),
-        )
-    }
-
-    fn shape() -> Shape {
-        Shape::List {
-            item: Box::new(T::shape()),
-            least: 0,
-        }
-    }
-}
-
-/// A list of at least one.
-#[derive(Clone, Debug)]
-pub(crate) struct NonEmpty<T>(pub(crate) Vec<At<T>>);
-
-impl<T: Kind> Kind for NonEmpty<T> {
-    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
-        if matches!(&node.value, Value::List(items) if items.is_empty()) {
-            decoder.problem(
-                node.place,
-                "the list is empty",
-                "at least one item is needed",
-            );
-            return None;
-        }
-        Vec::decode(node, decoder).map(Self)
-    }
-
-    fn shape() -> Shape {
-        Shape::List {
-            item: Box::new(T::shape()),
-            least: 1,
-        }
-    }
-}
-
-/// One, or a list of at least one.
-#[derive(Clone, Debug)]
-pub(crate) struct OneOrMore<T>(pub(crate) Vec<At<T>>);
-
-impl<T: Kind> Kind for OneOrMore<T> {
-    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
-        match node.value {
-            Value::List(_) => NonEmpty::decode(node, decoder).map(|NonEmpty(items)| Self(items)),
-            _ => Some(Self(vec![decoder.value(node)?])),
-        }
-    }
-
-    fn shape() -> Shape {
-        Shape::OneOf(vec![T::shape(), NonEmpty::<T>::shape()])
-    }
-}
-
-/// A map whose keys are names, in the order of the file.
-#[derive(Clone, Debug)]
-pub(crate) struct Named<N, T>(pub(crate) Vec<(At<N>, Option<At<T>>)>);
-
-impl<N: Text + Eq + Hash + Clone, T: Kind> Kind for Named<N, T> {
-    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
-        let Value::Map(entries) = &node.value else {
-            decoder.expected(
-                &format!("a map from {} to {}", N::WHAT, "its value"),
-                node,
-                None,
-            );
-            return None;
-        };
-        let mut seen = HashSet::new();
-        let mut pairs = Vec::new();
-        for (key, value) in entries {
-            let value = decoder.value(value);
-            let name = match N::read(&key.name) {
-                Ok(name) => name,
-                Err(wrong) => {
-                    decoder.problem(key.place, wrong.message, wrong.help);
-                    continue;
-                }
-            };
-            if !seen.insert(name.clone()) {
-                decoder.duplicate(key);
-            }
-            let place = key.place;
-            pairs.push((At { place, value: name }, value));
-        }
-        Some(Self(pairs))
-    }
-
-    fn shape() -> Shape {
-        Shape::Map {
-            names: N::WHAT,
-            value: Box::new(T::shape()),
-        }
-    }
-}
-
-/// A kind that is written as text.
-pub(crate) trait Text: Sized {
-    /// What it is, in the words of an error message: `a duration`.
-    const WHAT: &'static str;
-    /// The unit that a bare number most likely lacks.
-    const UNIT: Option<(&'static str, UnitError)> = None;
-    /// A regular expression for editors.
-    const PATTERN: Option<&'static str> = None;
-    /// Reads the text.
-    fn read(text: &str) -> Result<Self, Wrong>;
-    /// What to write instead of a bare number.
-    fn instead_of(number: i64) -> String {
-        format!("put it in quotes: \"{number}\"")
-    }
-}
-
-/// Why a text is not what it should be.
-#[derive(Debug)]
-pub(crate) struct Wrong {
-    pub(crate) message: String,
-    pub(crate) help: String,
-}
-
-impl Wrong {
-    pub(crate) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            help: help.into(),
-        }
-    }
-}
-
-impl<T: Text> Kind for T {
-    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
-        let help = match &node.value {
-            Value::Text(text) | Value::Filled(text) => match T::read(text) {
-                Ok(value) => return Some(value),
-                Err(wrong) => {
-                    decoder.problem(node.place, wrong.message, wrong.help);
-                    return None;
-                }
-            },
-            Value::Integer(number) => match T::UNIT {
-                Some((unit, error)) => {
-                    let message = format!("`{number}` has no unit: expected {}", T::WHAT);
-                    decoder.problem(
-                        node.place,
-                        message,
-                        format!("write `{number}{unit}`: {error}"),
-                    );
-                    return None;
-                }
-                None => Some(T::instead_of(*number)),
-            },
-            Value::Flag(flag) => Some(format!("put it in quotes: \"{flag}\"")),
-            Value::Float(_) => Some("put it in quotes".into()),
-            Value::Bad | Value::Null | Value::List(_) | Value::Map(_) => None,
-        };
-        decoder.expected(T::WHAT, node, help);
-        None
-    }
-
-    fn shape() -> Shape {
-        Shape::Text {
-            what: T::WHAT,
-            pattern: T::PATTERN,
-        }
-    }
-}
-
-impl Kind for bool {
-    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
-        match &node.value {
-            Value::Flag(flag) => return Some(*flag),
-            Value::Filled(text) if text == "true" => return Some(true),
-            Value::Filled(text) if text == "false" => return Some(false),
-            _ => {}
-        }
-        let is_flag = matches!(&node.value, Value::Text(text) if text == "true" || text == "false");
-        let help = is_flag.then(|| "write it without quotes".into());
-        decoder.expected("true or false", node, help);
-        None
-    }
-
-    fn shape() -> Shape {
-        Shape::Flag
-    }
-}
-
-/// A whole number between two bounds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Count<const LEAST: u64, const MOST: u64>(pub(crate) u64);
-
-impl<const LEAST: u64, const MOST: u64> Kind for Count<LEAST, MOST> {
-    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
-        let number = match &node.value {
-            Value::Integer(number) => Some(*number),
-            Value::Filled(text) => text.parse().ok(),
-            _ => None,
-        };
-        let Some(number) = number else {
-            if let Value::Float(_) = node.value {
-                let help = format!("write a whole number, {LEAST} to {MOST}");
-                decoder.problem(node.place, "not a whole number, or a huge one", help);
-                return None;
-            }
-            let is_number = matches!(&node.value, Value::Text(text) if text.parse::<i64>().is_ok());
-            let help = is_number.then(|| "write it without quotes".into());
-            decoder.expected(&format!("a whole number, {LEAST} to {MOST}"), node, help);
-            return None;
-        };
-        match u64::try_from(number) {
-            Ok(count) if (LEAST..=MOST).contains(&count) => Some(Self(count)),
-            _ => {
-                let message = format!("{number} is out of bounds");
-                decoder.problem(
-                    node.place,
-                    message,
-                    format!("the bounds are {LEAST} and {MOST}"),
-                );
-                None
-            }
-        }
-    }
-
-    fn shape() -> Shape {
-        Shape::Integer {
-            least: LEAST,
-            most: MOST,
-        }
-    }
-}
-
 /// A section in which nothing is written: its defaults.
 pub(crate) fn unwritten<T: Kind>() -> T {
     let (place, value) = (Place(0), Value::Map(Vec::new()));
     T::decode(&Node { place, value }, &mut Decoder::default())
         .expect("a map is all that a section needs to be read")
-}
-
-/// `` `a`, `b` and 3 more ``.
-pub(crate) fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    const SHOWN: usize = 20;
-    let names: Vec<_> = names.collect();
-    let mut text = names
-        .iter()
-        .take(SHOWN)
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ");
-    if names.len() > SHOWN {
-        text.push_str(&format!(" and {} more", names.len() - SHOWN));
-    }
-    text
-}
-
-/// What was meant, if one of the names is close; else all of them.
-pub(crate) fn suggestion<'a>(
-    wrong: &str,
-    all: &str,
-    names: impl Iterator<Item = &'a str> + Clone,
-) -> String {
-    match nearest(wrong, names.clone()) {
-        Some(name) => format!("did you mean `{name}`?"),
-        None => format!("{all} {}", listed(names)),
-    }
-}
-
-/// The name that is close to a wrong one, if there is one.
-fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Far more names than that are not read by anybody, and are not worth the time.
-    const COMPARED: usize = 1000;
-    let (distance, name) = names
-        .take(COMPARED)
-        .map(|name| (distance(wrong, name), name))
-        .min_by_key(|(distance, _)| *distance)?;
-    (distance <= (name.len() / 3).max(1)).then_some(name)
-}
-
-/// How many letters must be changed, put in, taken out or swapped with their neighbour; capped for long words.
-fn distance(a: &str, b: &str) -> usize {
-    const LONGEST: usize = 64;
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    if a.len() > LONGEST || b.len() > LONGEST || a.len().abs_diff(b.len()) > LONGEST / 3 {
-        return usize::MAX;
-    }
-    // Rows of the table of distances between prefixes: the one before the last, the last, this one.
-    let mut older: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for (i, &x) in a.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, &y) in b.iter().enumerate() {
-            let mut best = (last[j] + usize::from(x != y))
-                .min(last[j + 1] + 1)
-                .min(row[j] + 1);
-            if i > 0 && j > 0 && x == b[j - 1] && a[i - 1] == y {
-                best = best.min(older[j - 1] + 1);
-            }
-            row.push(best);
-        }
-        older = std::mem::replace(&mut last, row);
-    }
-    last[b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_meant_is_found() {
-        let names = ["health_check", "endpoints", "balance"];
-        let check = |wrong| suggestion(wrong, "keys are", names.into_iter());
-        assert_eq!(check("heath_check"), "did you mean `health_check`?");
-        assert_eq!(check("enpdoints"), "did you mean `endpoints`?");
-        assert_eq!(
-            check("weight"),
-            "keys are `health_check`, `endpoints`, `balance`"
-        );
-        assert_eq!(check(""), "keys are `health_check`, `endpoints`, `balance`");
-    }
 }

@@ -42,7 +42,7 @@ pub struct ConfigError {
     /// What would be right.
     pub help: Option<String>,
     /// The line itself, for the caret.
-    excerpt: Option<Excerpt>,
+    excerpt: Option<Box<Excerpt>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,18 +104,13 @@ impl Source {
         };
         let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
         let source = Self::new(file, &String::from_utf8_lossy(good));
-        let mut error = source.error(source.text.len(), None, "the file is not UTF-8".into());
+        let mut error = source.error(source.text.len(), None, "the file is not UTF-8");
         error.help = Some("save it as UTF-8; config files are text".into());
         Err(error)
     }
 
     /// An error at a path of the config, or at the deepest part of it that is written in the text.
-    pub fn error_at(
-        &self,
-        path: &str,
-        message: impl Into<String>,
-        help: Option<&str>,
-    ) -> ConfigError {
+    pub fn error_at(&self, path: &str, message: &str, help: Option<&str>) -> ConfigError {
         let spot = match parse::read(&self.text) {
             Ok(tree) => parse::locate(&self.text, tree.find(path)),
             Err(_) => None,
@@ -125,7 +120,7 @@ impl Source {
         ConfigError {
             path: path.to_owned(),
             help: help.map(str::to_owned),
-            ..self.error(offset, length, message.into())
+            ..self.error(offset, length, message)
         }
     }
 
@@ -133,7 +128,7 @@ impl Source {
     pub(crate) fn syntax_error(&self, error: parse::SyntaxError) -> ConfigError {
         ConfigError {
             help: error.help,
-            ..self.error(error.offset, None, error.message)
+            ..self.error(error.offset, None, &error.message)
         }
     }
 
@@ -161,7 +156,7 @@ impl Source {
                 ConfigError {
                     path: tree.path_of(problem.place),
                     help: problem.help,
-                    ..self.error(offset, length, problem.message)
+                    ..self.error(offset, length, &problem.message)
                 }
             })
             .collect();
@@ -173,7 +168,7 @@ impl Source {
         errors
     }
 
-    fn error(&self, offset: usize, length: Option<usize>, message: String) -> ConfigError {
+    fn error(&self, offset: usize, length: Option<usize>, message: &str) -> ConfigError {
         // What is missing at the end of a file is missing behind its last word.
         let offset = offset.min(self.text.trim_end().len());
         let (before, after) = self.text.split_at(self.text.floor_char_boundary(offset));
@@ -191,12 +186,14 @@ impl Source {
             path: String::new(),
             line,
             column: head.chars().count() + 1,
-            message: on_one_line(&message),
+            message: on_one_line(message),
             help: None,
-            excerpt: fits.then(|| Excerpt {
-                line: format!("{head}{tail}"),
-                start: head.len(),
-                end: head.len() + width,
+            excerpt: fits.then(|| {
+                Box::new(Excerpt {
+                    line: format!("{head}{tail}"),
+                    start: head.len(),
+                    end: head.len() + width,
+                })
             }),
         }
     }

@@ -7,18 +7,17 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::decode::{
-    At, Count, Decoder, Form, KeyRule, Kind, Named, Need, NonEmpty, OneOrMore, Section, Shape,
-    Written, section,
-};
+use super::decode::{At, Decoder, Form, KeyRule, Kind, Need, Section, Shape, Written, section};
+use super::kinds::{Count, Named, NonEmpty, OneOrMore};
 use super::listener::ClientAuthMode;
 use super::node::{Node, Value};
 use super::pool::{Balance, Protocol};
 use super::route::HostMatch;
-use super::values::{
-    Bytes, FieldName, FieldValue, FilePath, Method, Name, OpenFieldName, Pattern, QueryName,
-    RedirectStatus, RedirectTarget, ServerName, Timeout, UrlPath, Workers,
+use super::values::http::{
+    FieldName, FieldValue, Method, OpenFieldName, Pattern, QueryName, RedirectStatus,
+    RedirectTarget, UrlPath,
 };
+use super::values::{Bytes, FilePath, Name, ServerName, Timeout, Workers};
 use super::{AccessLogFormat, AccessLogPath};
 use crate::base::addr::{EndpointTarget, ListenAddr};
 use crate::base::name::PoolName;
@@ -415,7 +414,7 @@ impl Kind for EndpointKey {
 #[derive(Clone, Debug)]
 pub(crate) enum PoolTlsKey {
     True,
-    Tls(PoolTls),
+    Tls(Box<PoolTls>),
 }
 
 impl Kind for PoolTlsKey {
@@ -431,7 +430,7 @@ impl Kind for PoolTlsKey {
                 );
                 None
             }
-            _ => PoolTls::decode(node, decoder).map(Self::Tls),
+            _ => PoolTls::decode(node, decoder).map(|tls| Self::Tls(Box::new(tls))),
         }
     }
 

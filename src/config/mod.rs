@@ -8,6 +8,7 @@ mod decode;
 mod env;
 pub mod error;
 mod keys;
+mod kinds;
 pub mod listener;
 mod node;
 pub mod parse;
@@ -15,6 +16,7 @@ pub mod pool;
 pub mod reference;
 pub mod route;
 pub mod schema;
+mod suggest;
 mod values;
 
 use std::num::NonZeroUsize;

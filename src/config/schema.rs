@@ -28,21 +28,21 @@ pub fn schema() -> String {
 
 fn of_shape(shape: &Shape, parts: &mut Map<String, Value>) -> Value {
     match shape {
-        Shape::Flag => or_variable(json!({ "type": "boolean" })),
-        Shape::True => or_variable(json!({ "const": true })),
+        Shape::Flag => or_variable(&json!({ "type": "boolean" })),
+        Shape::True => or_variable(&json!({ "const": true })),
         Shape::Integer { least, most } => {
-            or_variable(json!({ "type": "integer", "minimum": least, "maximum": most }))
+            or_variable(&json!({ "type": "integer", "minimum": least, "maximum": most }))
         }
-        Shape::Numbers(numbers) => or_variable(json!({ "enum": numbers })),
+        Shape::Numbers(numbers) => or_variable(&json!({ "enum": numbers })),
         Shape::Text { pattern, .. } => match pattern {
-            Some(pattern) => or_variable(json!({ "type": "string", "pattern": pattern })),
+            Some(pattern) => or_variable(&json!({ "type": "string", "pattern": pattern })),
             None => json!({ "type": "string" }),
         },
-        Shape::Word(word) => or_variable(json!({ "const": word })),
+        Shape::Word(word) => or_variable(&json!({ "const": word })),
         Shape::Choice(choices) => {
             let choices = choices.iter();
             let one = choices.map(|one| json!({ "const": one.word, "description": one.doc }));
-            or_variable(json!({ "oneOf": one.collect::<Vec<_>>() }))
+            or_variable(&json!({ "oneOf": one.collect::<Vec<_>>() }))
         }
         Shape::List { item, least } => {
             json!({ "type": "array", "items": of_shape(item, parts), "minItems": least })
@@ -67,7 +67,7 @@ fn of_shape(shape: &Shape, parts: &mut Map<String, Value>) -> Value {
     }
 }
 
-fn or_variable(schema: Value) -> Value {
+fn or_variable(schema: &Value) -> Value {
     json!({ "anyOf": [schema, { "$ref": "#/$defs/variable" }] })
 }
 

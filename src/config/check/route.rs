@@ -7,12 +7,15 @@ use regex::Regex;
 
 use super::KnownPools;
 use crate::base::name::RouteName;
-use crate::config::decode::{At, Decoder, Named, suggestion};
+use crate::config::decode::{At, Decoder};
 use crate::config::keys::{self, PathKey, ValueKey};
+use crate::config::kinds::Named;
 use crate::config::route::{
     Action, Filter, HostMatch, Match, PathMatch, Retry, Route, Timeouts, ValueMatch,
 };
-use crate::config::values::{FieldValue, OpenFieldName, Timeout};
+use crate::config::suggest::suggestion;
+use crate::config::values::Timeout;
+use crate::config::values::http::{FieldValue, OpenFieldName};
 
 /// Checks all routes.
 pub(super) fn check(

@@ -1,0 +1,322 @@
+//! What requests and answers are made of: hosts, paths, methods, header fields, redirects.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use http::{HeaderName, HeaderValue};
+use regex::Regex;
+
+use super::is_dns_name;
+use crate::config::decode::{Decoder, Kind, Shape};
+use crate::config::kinds::{Count, Text, Wrong};
+use crate::config::node::Node;
+use crate::config::route::HostMatch;
+use crate::config::suggest::{listed, suggestion};
+
+impl Text for HostMatch {
+    const WHAT: &'static str = "a host";
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        let wrong = |help: &str| Wrong::new(format!("`{text}` is not a host"), help);
+        if text == "*" {
+            return Err(wrong("leave `host` out to match any host"));
+        }
+        if text.contains('/') {
+            return Err(wrong("write the name only, without scheme and path"));
+        }
+        if let Some(address) = text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'))
+        {
+            return match address.parse::<Ipv6Addr>() {
+                Ok(address) => Ok(Self::Exact(format!("[{address}]"))),
+                Err(_) => Err(wrong("brackets are for IPv6 addresses, such as `[::1]`")),
+            };
+        }
+        if text.parse::<Ipv6Addr>().is_ok() {
+            return Err(wrong("an IPv6 address stands in brackets, such as `[::1]`"));
+        }
+        if text.contains(':') {
+            return Err(wrong(
+                "leave the port out: a route matches whatever the port",
+            ));
+        }
+        if !text.is_ascii() {
+            return Err(wrong(
+                "write an international name in its ASCII form, which begins with `xn--`",
+            ));
+        }
+        if text.ends_with('.') {
+            return Err(wrong("leave the dot at the end out"));
+        }
+        let host = text.to_ascii_lowercase();
+        if let Some(parent) = host.strip_prefix("*.")
+            && is_dns_name(parent)
+        {
+            return Ok(Self::Wildcard(parent.to_owned()));
+        }
+        if host.contains('*') {
+            return Err(wrong(
+                "`*` stands for whole labels, and only at the front: `*.example.com`",
+            ));
+        }
+        if is_dns_name(&host) || host.parse::<Ipv4Addr>().is_ok() {
+            return Ok(Self::Exact(host));
+        }
+        Err(wrong(
+            "write a name such as `api.example.com`, or `*.example.com`",
+        ))
+    }
+}
+
+/// A path, or the front of one.
+#[derive(Clone, Debug)]
+pub(crate) struct UrlPath(pub(crate) String);
+
+impl Text for UrlPath {
+    const WHAT: &'static str = "a path";
+    const PATTERN: Option<&'static str> = Some("^/");
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        let wrong = |help: &str| Wrong::new(format!("`{text}` is not a path"), help);
+        if !text.starts_with('/') {
+            return Err(wrong(match text.contains("://") {
+                true => "write the path only; hosts are matched by `host`",
+                false => "a path begins with `/`",
+            }));
+        }
+        if text.contains('?') {
+            return Err(wrong("leave the query out: it is matched by `query`"));
+        }
+        if text.contains('#') {
+            return Err(wrong("leave the fragment out: clients do not send it"));
+        }
+        if text.ends_with("/*") || text.ends_with("/**") {
+            return Err(wrong("a path is a prefix already: leave the `*` out"));
+        }
+        if text.split('/').any(|part| part == "." || part == "..") {
+            return Err(wrong(
+                "it would never match: `.` and `..` are resolved first",
+            ));
+        }
+        if text
+            .chars()
+            .any(|letter| letter.is_control() || letter == ' ')
+        {
+            return Err(wrong("write spaces and control characters as `%20`"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// A regular expression that compiles, alone and within others.
+#[derive(Clone, Debug)]
+pub(crate) struct Pattern(pub(crate) String);
+
+impl Text for Pattern {
+    const WHAT: &'static str = "a regular expression";
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        let compiled = match Regex::new(text) {
+            // `(?x)` and a comment would swallow what is put behind it.
+            Ok(_) if text.contains("(?") => Regex::new(&format!("^(?:{text})$")),
+            other => other,
+        };
+        let Err(error) = compiled else {
+            return Ok(Self(text.to_owned()));
+        };
+        let reason = error.to_string();
+        let reason = match reason.rsplit_once("error: ") {
+            Some((_, reason)) => reason.to_owned(),
+            None => reason.to_lowercase(),
+        };
+        let message = format!("not a regular expression: {}", reason.trim_end_matches('.'));
+        let help = "the syntax is that of https://docs.rs/regex; it has no look-around";
+        Err(Wrong::new(message, help))
+    }
+}
+
+/// The name of a header field, in lower case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FieldName(pub(crate) String);
+
+impl Text for FieldName {
+    const WHAT: &'static str = "the name of a header field";
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        match HeaderName::from_bytes(text.as_bytes()) {
+            Ok(name) => Ok(Self(name.as_str().to_owned())),
+            Err(_) => {
+                let message = format!("`{text}` is not the name of a header field");
+                Err(Wrong::new(
+                    message,
+                    "write letters, digits and `-`, such as `x-env`",
+                ))
+            }
+        }
+    }
+}
+
+/// The name of a header field that filters may touch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct OpenFieldName(pub(crate) String);
+
+impl Text for OpenFieldName {
+    const WHAT: &'static str = FieldName::WHAT;
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        // RFC 9110 §7.6.1, and what frames a message.
+        const OURS: [&str; 8] = [
+            "connection",
+            "content-length",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+        ];
+        let FieldName(name) = FieldName::read(text)?;
+        if OURS.contains(&name.as_str()) {
+            let message = format!("`{text}` belongs to one connection or frames the message");
+            let help = format!("the proxy sets these itself: {}", listed(OURS.into_iter()));
+            return Err(Wrong::new(message, help));
+        }
+        Ok(Self(name))
+    }
+}
+
+/// The value of a header field.
+#[derive(Clone, Debug)]
+pub(crate) struct FieldValue(pub(crate) String);
+
+impl Text for FieldValue {
+    const WHAT: &'static str = "text";
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        match HeaderValue::from_str(text) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(_) => {
+                let message = "not the value of a header field";
+                Err(Wrong::new(message, "a value is one line of printable text"))
+            }
+        }
+    }
+}
+
+/// A request method.
+#[derive(Clone, Debug)]
+pub(crate) struct Method(pub(crate) String);
+
+impl Text for Method {
+    const WHAT: &'static str = "a method";
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        // RFC 9110 §9.3 and RFC 5789.
+        const KNOWN: &str = "GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH";
+        let upper = text.to_ascii_uppercase();
+        if text != upper && KNOWN.split(' ').any(|known| known == upper) {
+            let message = format!("`{text}` is not a method: methods are upper case");
+            return Err(Wrong::new(message, format!("write `{upper}`")));
+        }
+        match http::Method::from_bytes(text.as_bytes()) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(_) => {
+                let message = format!("`{text}` is not a method");
+                Err(Wrong::new(
+                    message,
+                    "write a method such as `GET` or `POST`",
+                ))
+            }
+        }
+    }
+}
+
+/// The name of a query parameter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct QueryName(pub(crate) String);
+
+impl Text for QueryName {
+    const WHAT: &'static str = "the name of a query parameter";
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        match text {
+            "" => Err(Wrong::new(
+                "the name of a query parameter is empty",
+                "write a name",
+            )),
+            _ => Ok(Self(text.to_owned())),
+        }
+    }
+}
+
+/// Where a redirect leads.
+#[derive(Clone, Debug)]
+pub(crate) struct RedirectTarget(pub(crate) String);
+
+impl Text for RedirectTarget {
+    const WHAT: &'static str = "a URL";
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        const PARTS: [&str; 4] = ["{scheme}", "{host}", "{path}", "{query}"];
+        let fronts = ["https://", "http://", "/", "{scheme}://", "{path}"];
+        if !fronts.iter().any(|front| text.starts_with(front)) {
+            let message = format!("`{text}` is not a URL to redirect to");
+            return Err(Wrong::new(
+                message,
+                "begin with `https://`, `http://`, `{scheme}://` or `/`",
+            ));
+        }
+        if text.chars().any(|letter| !letter.is_ascii_graphic()) {
+            let message = format!("`{text}` is not a URL to redirect to");
+            return Err(Wrong::new(
+                message,
+                "write other than printable ASCII as `%20` and so on",
+            ));
+        }
+        let mut rest = text;
+        while let Some(start) = rest.find(['{', '}']) {
+            let at = rest.get(start..).unwrap_or_default();
+            match PARTS.iter().find(|part| at.starts_with(**part)) {
+                Some(part) => rest = at.get(part.len()..).unwrap_or_default(),
+                None => {
+                    let end = at.find('}').map_or(at.len(), |end| end + 1);
+                    let part = at.get(..end).unwrap_or(at);
+                    let help = suggestion(part, "parts are", PARTS.into_iter());
+                    return Err(Wrong::new(format!("unknown part `{part}`"), help));
+                }
+            }
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// The status of a redirect.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RedirectStatus(pub(crate) u16);
+
+impl Kind for RedirectStatus {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        let Count(status) = Count::<0, 999>::decode(node, decoder)?;
+        match Self::ALL.iter().find(|known| u64::from(**known) == status) {
+            Some(status) => Some(Self(*status)),
+            None => {
+                let help =
+                    "write 301 or 308 (for good), 302 or 307 (for now), or 303 (get another)";
+                decoder.problem(
+                    node.place,
+                    format!("{status} is not the status of a redirect"),
+                    help,
+                );
+                None
+            }
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::Numbers(&Self::ALL)
+    }
+}
+
+impl RedirectStatus {
+    const ALL: [u16; 5] = [301, 302, 303, 307, 308];
+}
