@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use lockgate::base::fault::{Fault, Repeat, Side};
+use lockgate::config::reference;
 
 /// Holds a page against what the code says, or writes it.
 #[expect(
@@ -26,6 +27,11 @@ fn check(page: &str, expected: &str) {
         found, expected,
         "{page} is stale: UPDATE=1 cargo test --test reference"
     );
+}
+
+#[test]
+fn the_page_of_config_keys_is_what_the_code_says() {
+    check("config.md", &reference::reference());
 }
 
 #[test]

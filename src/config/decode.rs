@@ -130,6 +130,21 @@ impl Decoder {
         });
     }
 
+    /// The remedy for a wrong name. A file with thousands of them gets no more remedies: they cost time, and nobody sees
+    /// them.
+    pub(crate) fn suggest<'a>(
+        &self,
+        wrong: &str,
+        all: &str,
+        names: impl Iterator<Item = &'a str> + Clone,
+    ) -> String {
+        const HELPED: usize = 400;
+        if self.problems.len() > HELPED {
+            return "look at the errors before this one".into();
+        }
+        suggestion(wrong, all, names)
+    }
+
     /// Notes that a node is not what it should be.
     pub(crate) fn expected(&mut self, what: &str, node: &Node, help: Option<String>) {
         let message = match node.value {
@@ -171,7 +186,7 @@ impl Decoder {
             } else if !section.keys.iter().any(|rule| rule.name == key.name) {
                 let names = section.keys.iter().map(|rule| rule.name);
                 meant.extend(nearest(&key.name, names.clone()));
-                let help = suggestion(&key.name, "keys here are", names);
+                let help = self.suggest(&key.name, "keys here are", names);
                 self.problem(key.place, format!("unknown key `{}`", key.name), help);
             }
         }

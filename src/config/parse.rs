@@ -20,6 +20,10 @@ use super::node::{Key, Node, Place, Value};
 /// Bytes a tree may take; a text within [`SIZE_LIMIT`] stays below unless it repeats itself by aliases.
 const TREE_LIMIT: usize = 512 << 20;
 
+/// Brackets that may be open at a time. The parser takes long for what is nested deep, and refuses it only then; this
+/// is far beyond what it takes, since brackets in strings and comments count too.
+const UNCLOSED_LIMIT: usize = 10_000;
+
 /// Reads, decodes and checks a config; `env` answers what a variable of the environment holds.
 ///
 /// # Errors
@@ -65,6 +69,20 @@ const SHORTEST: &str = "the shortest useful file has a listener, a route and a p
     routes: [{ pool: app }]\n\
     pools: { app: { endpoints: [\"127.0.0.1:3000\"] } }";
 
+/// Where the brackets of a text have outrun [`UNCLOSED_LIMIT`], strings and comments included.
+fn unclosed(text: &str) -> Option<usize> {
+    let mut open = 0_usize;
+    let mut bytes = text.bytes().enumerate();
+    bytes.find_map(|(offset, byte)| {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        (open > UNCLOSED_LIMIT).then_some(offset)
+    })
+}
+
 /// Where something begins, and how much of the line it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Spot {
@@ -84,6 +102,13 @@ pub(crate) struct SyntaxError {
 
 /// Reads one YAML document; an empty text is [`Value::Null`]. The text has no byte-order mark.
 pub(crate) fn read(text: &str) -> Result<Node, SyntaxError> {
+    if let Some(offset) = unclosed(text) {
+        return Err(SyntaxError {
+            offset,
+            message: NESTED_TOO_DEEP.message.into(),
+            help: Some(NESTED_TOO_DEEP.help.into()),
+        });
+    }
     let mut walk = Walk::new(None);
     let deserializer = serde_yaml::Deserializer::from_str(text);
     match NodeSeed(&mut walk).deserialize(deserializer) {
@@ -142,8 +167,8 @@ fn syntax_error(text: &str, error: &serde_yaml::Error, refused: Option<Refusal>)
     if said.starts_with("recursion limit") {
         return SyntaxError {
             offset: offset.unwrap_or(0),
-            message: "nested too deep".into(),
-            help: Some("a config is at most 128 levels deep".into()),
+            message: NESTED_TOO_DEEP.message.into(),
+            help: Some(NESTED_TOO_DEEP.help.into()),
         };
     }
     if said.starts_with("repetition limit") {
@@ -210,6 +235,11 @@ struct Refusal {
 const TOO_MANY_ALIASES: Refusal = Refusal {
     message: "the aliases of this file repeat too much",
     help: "write the parts out, or repeat fewer of them",
+};
+
+const NESTED_TOO_DEEP: Refusal = Refusal {
+    message: "nested too deep",
+    help: "a config is at most 128 levels deep",
 };
 
 const TAG: Refusal = Refusal {
@@ -465,7 +495,9 @@ mod tests {
 
     #[test]
     fn deep_nesting_is_an_error() {
-        let error = read(&"[".repeat(10_000)).unwrap_err();
-        assert_eq!(error.message, "nested too deep");
+        for text in ["[".repeat(200), "[".repeat(1_000_000), "- ".repeat(200)] {
+            let error = read(&text).unwrap_err();
+            assert_eq!(error.message, NESTED_TOO_DEEP.message);
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::keys::Root;
 const HEAD: &str = "\
 # Config keys
 
-<!-- Made from the code by `UPDATE=1 cargo test --test config`; edits here are lost. -->
+<!-- Made from the code by `UPDATE=1 cargo test --test reference`; edits here are lost. -->
 
 One YAML file holds the whole config. Unknown keys, keys that are there twice and values of the wrong type are errors;
 `lockgate check` tells all of them at once.

@@ -13,7 +13,6 @@ use crate::config::kinds::Named;
 use crate::config::route::{
     Action, Filter, HostMatch, Match, PathMatch, Retry, Route, Timeouts, ValueMatch,
 };
-use crate::config::suggest::suggestion;
 use crate::config::values::Timeout;
 use crate::config::values::http::{FieldValue, OpenFieldName};
 
@@ -194,7 +193,7 @@ fn action(keys: &keys::Route, pools: &KnownPools<'_>, decoder: &mut Decoder) -> 
                     "there are no pools: add `pools: {{ {}: {{ endpoints: […] }} }}`",
                     pool.value
                 ),
-                names => suggestion(pool.value.as_str(), "pools are", names.iter().copied()),
+                names => decoder.suggest(pool.value.as_str(), "pools are", names.iter().copied()),
             };
             decoder.problem(
                 pool.place,
