@@ -66,7 +66,12 @@ pub enum Format {
     Json,
 }
 
-/// Reads the arguments of this process.
+/// The arguments of this process, the program's name first.
+pub fn arguments() -> impl Iterator<Item = OsString> {
+    std::env::args_os()
+}
+
+/// Reads arguments.
 ///
 /// # Errors
 /// What to print and exit with: also for `--help` and `--version`, which end the program in peace.

@@ -15,7 +15,7 @@ use super::pool::{Balance, Protocol};
 use super::route::HostMatch;
 use super::values::http::{
     FieldName, FieldValue, Method, OpenFieldName, Pattern, QueryName, RedirectStatus,
-    RedirectTarget, UrlPath,
+    RedirectTarget, SetFieldName, UrlPath,
 };
 use super::values::{Bytes, FilePath, Name, ServerName, Timeout, Workers};
 use super::{AccessLogFormat, AccessLogPath};
@@ -163,8 +163,9 @@ section! {
         rewrite_prefix: RewritePrefix, optional "not done";
         /// Replaces what a regular expression finds in the path.
         rewrite_regex: RewriteRegex, optional "not done";
-        /// Sets header fields of the request, replacing what is there.
-        set_request_headers: Named<OpenFieldName, FieldValue>, optional "not done";
+        /// Sets header fields of the request, replacing what is there. Of the fields that the proxy sets itself, `host` alone
+        /// may be set here.
+        set_request_headers: Named<SetFieldName, FieldValue>, optional "not done";
         /// Adds header fields to the request beside what is there.
         add_request_headers: Named<OpenFieldName, FieldValue>, optional "not done";
         /// Removes header fields of the request.

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use regex::Regex;
-
 use super::KnownPools;
+use crate::base::host::normal_host;
 use crate::base::name::RouteName;
+use crate::base::path::normal_path;
+use crate::base::pattern;
 use crate::config::decode::{At, Decoder};
 use crate::config::keys::{self, PathKey, ValueKey};
 use crate::config::kinds::Named;
@@ -14,7 +15,7 @@ use crate::config::route::{
     Action, Filter, HostMatch, Match, PathMatch, Retry, Route, Timeouts, ValueMatch,
 };
 use crate::config::values::Timeout;
-use crate::config::values::http::{FieldValue, OpenFieldName};
+use crate::config::values::http::{FieldValue, OpenFieldName, SetFieldName};
 
 /// Checks all routes.
 pub(super) fn check(
@@ -29,6 +30,7 @@ pub(super) fn check(
         let keys = &at.value;
         let matches = keys.matches.as_ref();
         let matches = matches.map_or_else(Match::default, |at| match_of(&at.value, decoder));
+        check_slashes(keys, matches.path.as_ref(), decoder);
         let filters = filters(keys, matches.path.as_ref(), decoder);
         let Some(action) = action(keys, pools, decoder) else {
             continue;
@@ -47,6 +49,22 @@ pub(super) fn check(
         });
     }
     routes
+}
+
+/// Reports a path that holds what its route refuses.
+fn check_slashes(keys: &keys::Route, path: Option<&PathMatch>, decoder: &mut Decoder) {
+    let (Some(PathMatch::Prefix(path) | PathMatch::Exact(path)), Some(at)) = (path, &keys.matches)
+    else {
+        return;
+    };
+    let has_encoded_slash = normal_path(path).is_ok_and(|normal| normal.has_encoded_slash);
+    if has_encoded_slash && !keys.danger_allow_encoded_slashes.value {
+        let place = at.value.path.as_ref().map_or(at.place, |path| path.place);
+        let help =
+            "if the endpoint is known to be safe, write `danger_allow_encoded_slashes: true`";
+        let message = "requests with an encoded `/` or `\\` in their path are refused";
+        decoder.problem(place, message, help);
+    }
 }
 
 /// The names of routes, each there once.
@@ -221,14 +239,22 @@ fn respond_of(keys: &keys::Respond, decoder: &mut Decoder) -> Action {
     Action::Respond {
         status,
         body: body.value.clone(),
-        headers: fields(keys.headers.as_ref()),
+        headers: fields(keys.headers.as_ref(), |name| &name.0),
     }
 }
 
-fn fields(pairs: Option<&At<Named<OpenFieldName, FieldValue>>>) -> Vec<(String, String)> {
+fn fields<N>(
+    pairs: Option<&At<Named<N, FieldValue>>>,
+    text: impl Fn(&N) -> &str,
+) -> Vec<(String, String)> {
     let pairs = pairs.into_iter().flat_map(|at| &at.value.0);
     pairs
-        .filter_map(|(name, value)| Some((name.value.0.clone(), value.as_ref()?.value.0.clone())))
+        .filter_map(|(name, value)| {
+            Some((
+                text(&name.value).to_owned(),
+                value.as_ref()?.value.0.clone(),
+            ))
+        })
         .collect()
 }
 
@@ -299,24 +325,37 @@ fn filter(keys: &keys::Filter, decoder: &mut Decoder) -> Option<Filter> {
     if let Some(names) = &keys.remove_response_headers {
         return Some(Filter::RemoveResponseHeaders(field_names(&names.value.0)));
     }
-    if keys.set_request_headers.is_some() {
-        return Some(Filter::SetRequestHeaders(fields(
-            keys.set_request_headers.as_ref(),
-        )));
+    if let Some(pairs) = &keys.set_request_headers {
+        check_host(&pairs.value, decoder);
+        let fields = fields(Some(pairs), |name| &name.0);
+        return Some(Filter::SetRequestHeaders(fields));
     }
-    if keys.add_request_headers.is_some() {
-        return Some(Filter::AddRequestHeaders(fields(
-            keys.add_request_headers.as_ref(),
-        )));
+    let open = |pairs: &Option<At<Named<OpenFieldName, FieldValue>>>| {
+        let pairs = pairs.as_ref()?;
+        Some(fields(Some(pairs), |name| &name.0))
+    };
+    if let Some(fields) = open(&keys.add_request_headers) {
+        return Some(Filter::AddRequestHeaders(fields));
     }
-    if keys.set_response_headers.is_some() {
-        return Some(Filter::SetResponseHeaders(fields(
-            keys.set_response_headers.as_ref(),
-        )));
+    if let Some(fields) = open(&keys.set_response_headers) {
+        return Some(Filter::SetResponseHeaders(fields));
     }
-    keys.add_response_headers
-        .is_some()
-        .then(|| Filter::AddResponseHeaders(fields(keys.add_response_headers.as_ref())))
+    open(&keys.add_response_headers).map(Filter::AddResponseHeaders)
+}
+
+/// Reports a value of `host` that is none.
+fn check_host(fields: &Named<SetFieldName, FieldValue>, decoder: &mut Decoder) {
+    for (name, value) in &fields.0 {
+        let Some(value) = value else {
+            continue;
+        };
+        if name.value.0 == "host"
+            && let Err(invalid) = normal_host(&value.value.0)
+        {
+            let message = format!("`{}` is not a host", value.value.0);
+            decoder.problem(value.place, message, invalid.to_string());
+        }
+    }
 }
 
 fn field_names(names: &[At<OpenFieldName>]) -> Vec<String> {
@@ -325,7 +364,7 @@ fn field_names(names: &[At<OpenFieldName>]) -> Vec<String> {
 
 /// Reports groups of a replacement that the expression does not have: they would silently become nothing.
 fn check_groups(pattern: &str, to: &At<String>, decoder: &mut Decoder) {
-    let Ok(regex) = Regex::new(pattern) else {
+    let Ok(regex) = pattern::compile(pattern) else {
         return;
     };
     for group in groups(&to.value) {

@@ -3,9 +3,10 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use http::{HeaderName, HeaderValue};
-use regex::Regex;
 
 use super::is_dns_name;
+use crate::base::path::normal_path;
+use crate::base::pattern;
 use crate::config::decode::{Decoder, Kind, Shape};
 use crate::config::kinds::{Count, Text, Wrong};
 use crate::config::node::Node;
@@ -93,22 +94,18 @@ impl Text for UrlPath {
         if text.ends_with("/*") || text.ends_with("/**") {
             return Err(wrong("a path is a prefix already: leave the `*` out"));
         }
-        if text.split('/').any(|part| part == "." || part == "..") {
-            return Err(wrong(
-                "it would never match: `.` and `..` are resolved first",
-            ));
+        if text.contains(' ') {
+            return Err(wrong("write a space as `%20`"));
         }
-        if text
-            .chars()
-            .any(|letter| letter.is_control() || letter == ' ')
-        {
-            return Err(wrong("write spaces and control characters as `%20`"));
+        let normal = normal_path(text).map_err(|refused| wrong(&refused.to_string()))?;
+        if text.split('/').any(|part| part == "." || part == "..") {
+            return Err(wrong(&format!("write it resolved: `{}`", normal.path)));
         }
         Ok(Self(text.to_owned()))
     }
 }
 
-/// A regular expression that compiles, alone and within others.
+/// A regular expression that compiles, alone and as a match of the whole.
 #[derive(Clone, Debug)]
 pub(crate) struct Pattern(pub(crate) String);
 
@@ -116,20 +113,10 @@ impl Text for Pattern {
     const WHAT: &'static str = "a regular expression";
 
     fn read(text: &str) -> Result<Self, Wrong> {
-        let compiled = match Regex::new(text) {
-            // `(?x)` and a comment would swallow what is put behind it.
-            Ok(_) if text.contains("(?") => Regex::new(&format!("^(?:{text})$")),
-            other => other,
-        };
-        let Err(error) = compiled else {
+        let Err(error) = pattern::compile_whole(text) else {
             return Ok(Self(text.to_owned()));
         };
-        let reason = error.to_string();
-        let reason = match reason.rsplit_once("error: ") {
-            Some((_, reason)) => reason.to_owned(),
-            None => reason.to_lowercase(),
-        };
-        let message = format!("not a regular expression: {}", reason.trim_end_matches('.'));
+        let message = format!("not a regular expression: {error}");
         let help = "the syntax is that of https://docs.rs/regex; it has no look-around";
         Err(Wrong::new(message, help))
     }
@@ -165,9 +152,10 @@ impl Text for OpenFieldName {
 
     fn read(text: &str) -> Result<Self, Wrong> {
         // RFC 9110 §7.6.1, and what frames a message.
-        const OURS: [&str; 8] = [
+        const OURS: [&str; 9] = [
             "connection",
             "content-length",
+            "host",
             "keep-alive",
             "proxy-connection",
             "te",
@@ -177,11 +165,29 @@ impl Text for OpenFieldName {
         ];
         let FieldName(name) = FieldName::read(text)?;
         if OURS.contains(&name.as_str()) {
-            let message = format!("`{text}` belongs to one connection or frames the message");
-            let help = format!("the proxy sets these itself: {}", listed(OURS.into_iter()));
+            let message = format!("`{text}` is set by the proxy itself");
+            let help = match name.as_str() {
+                "host" => "`set_request_headers` alone may hold it".into(),
+                _ => format!("these are not for filters: {}", listed(OURS.into_iter())),
+            };
             return Err(Wrong::new(message, help));
         }
         Ok(Self(name))
+    }
+}
+
+/// The name of a header field of a request that filters may set: `host` as well.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SetFieldName(pub(crate) String);
+
+impl Text for SetFieldName {
+    const WHAT: &'static str = FieldName::WHAT;
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        if text.eq_ignore_ascii_case("host") {
+            return Ok(Self("host".to_owned()));
+        }
+        OpenFieldName::read(text).map(|OpenFieldName(name)| Self(name))
     }
 }
 
@@ -258,19 +264,34 @@ impl Text for RedirectTarget {
 
     fn read(text: &str) -> Result<Self, Wrong> {
         const PARTS: [&str; 4] = ["{scheme}", "{host}", "{path}", "{query}"];
-        let fronts = ["https://", "http://", "/", "{scheme}://", "{path}"];
-        if !fronts.iter().any(|front| text.starts_with(front)) {
+        let wrong = |help: &str| {
             let message = format!("`{text}` is not a URL to redirect to");
-            return Err(Wrong::new(
-                message,
-                "begin with `https://`, `http://`, `{scheme}://` or `/`",
-            ));
+            Wrong::new(message, help)
+        };
+        let with_host = ["https://", "http://", "{scheme}://"];
+        let behind = with_host.iter().find_map(|front| text.strip_prefix(front));
+        let is_path = text.starts_with("{path}") || text.starts_with('/');
+        match behind {
+            Some(host) if host.is_empty() || host.starts_with(['/', '?', '#']) => {
+                return Err(wrong("write a host behind the scheme"));
+            }
+            Some(host) if host.starts_with('{') && !host.starts_with("{host}") => {
+                return Err(wrong(
+                    "the host must not be the client's choice: write one, or `{host}`",
+                ));
+            }
+            None if text.starts_with("//") => return Err(wrong("write the scheme: `https://…`")),
+            None if !is_path => {
+                return Err(wrong(
+                    "begin with `https://`, `http://`, `{scheme}://` or `/`",
+                ));
+            }
+            Some(_) | None => {}
         }
-        if text.chars().any(|letter| !letter.is_ascii_graphic()) {
-            let message = format!("`{text}` is not a URL to redirect to");
-            return Err(Wrong::new(
-                message,
-                "write other than printable ASCII as `%20` and so on",
+        let is_odd = |letter: char| !letter.is_ascii_graphic() || letter == '\\';
+        if text.contains(is_odd) {
+            return Err(wrong(
+                "write what is not printable ASCII, and `\\`, as `%20` and so on",
             ));
         }
         let mut rest = text;
