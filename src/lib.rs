@@ -5,6 +5,7 @@
 pub mod base;
 pub mod cli;
 pub mod config;
+pub mod controlplane;
 pub mod dataplane;
 pub mod demo;
 pub mod telemetry;

@@ -1,0 +1,261 @@
+//! Pools and pickers: names become addresses, and live state goes over from the previous snapshot.
+//!
+//! An endpoint is the same as before when its [`Identity`] is (invariant I4): then it is that very object, with
+//! its count of exchanges and its idle connections. A pool whose members and settings are the same is that very
+//! pool.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{Errors, Materials, listener};
+use crate::base::addr::{EndpointAddr, EndpointTarget};
+use crate::base::name::PoolName;
+use crate::config;
+use crate::config::pool::Balance;
+use crate::dataplane::snapshot::Snapshot;
+use crate::dataplane::tls::{AlpnOffer, ClientOptions, ClientPlan, Roots, ServerName};
+use crate::dataplane::upstream::endpoint::{Endpoint, Identity, Protocol, Tls};
+use crate::dataplane::upstream::pick::{Picker, Schedule};
+use crate::dataplane::upstream::pool::{Member, Pool};
+
+pub(super) fn compile(
+    pools: &[config::pool::Pool],
+    materials: &Materials<'_>,
+    previous: Option<&Snapshot>,
+    errors: &mut Errors<'_>,
+) -> Box<[Arc<Pool>]> {
+    let before = Before::of(previous);
+    let pools = pools
+        .iter()
+        .map(|pool| one(pool, materials, &before, errors));
+    // Collected first, so that every pool is looked at.
+    let pools: Vec<_> = pools.collect();
+    pools.into_iter().flatten().collect()
+}
+
+/// What the previous snapshot has to hand over.
+struct Before<'a> {
+    pools: HashMap<&'a PoolName, &'a Arc<Pool>>,
+    endpoints: HashMap<&'a Identity, &'a Arc<Endpoint>>,
+}
+
+impl<'a> Before<'a> {
+    fn of(previous: Option<&'a Snapshot>) -> Self {
+        let pools = || previous.into_iter().flat_map(|previous| &previous.pools);
+        let members = pools().flat_map(|pool| &pool.members);
+        Self {
+            pools: pools().map(|pool| (&pool.name, pool)).collect(),
+            endpoints: members
+                .map(|m| (&m.endpoint.identity, &m.endpoint))
+                .collect(),
+        }
+    }
+}
+
+fn one(
+    pool: &config::pool::Pool,
+    materials: &Materials<'_>,
+    before: &Before<'_>,
+    errors: &mut Errors<'_>,
+) -> Option<Arc<Pool>> {
+    let previous = before.pools.get(&pool.name).copied();
+    let plan = match &pool.tls {
+        None => None,
+        Some(tls) => Some(client_plan(pool, tls, materials, previous, errors)?),
+    };
+    let mut members: Vec<Member> = Vec::new();
+    let mut places = HashMap::new();
+    for (index, endpoint) in pool.endpoints.iter().enumerate() {
+        let path = format!("pools.{}.endpoints[{index}].address", pool.name);
+        let tls = match &plan {
+            None => None,
+            Some(plan) => {
+                let server_name = server_name(pool, &endpoint.address, &path, errors)?;
+                Some(Tls {
+                    plan: Arc::clone(plan),
+                    server_name,
+                })
+            }
+        };
+        for address in addresses(&endpoint.address, materials) {
+            let identity = Identity {
+                pool: pool.name.clone(),
+                address,
+                protocol: protocol(pool.protocol),
+                tls: tls
+                    .as_ref()
+                    .map(|tls| (tls.server_name.clone(), tls.plan.digest())),
+            };
+            // One address by two names is one endpoint, with the work of both.
+            if let Some(&place) = places.get(&identity)
+                && let Some(member) = members.get_mut::<usize>(place)
+            {
+                member.weight = member.weight.saturating_add(endpoint.weight);
+                continue;
+            }
+            places.insert(identity.clone(), members.len());
+            let known = before
+                .endpoints
+                .get(&identity)
+                .map(|&known| Arc::clone(known));
+            let endpoint_now =
+                known.unwrap_or_else(|| Arc::new(Endpoint::new(identity, tls.clone())));
+            members.push(Member {
+                endpoint: endpoint_now,
+                weight: endpoint.weight,
+            });
+        }
+    }
+    Some(settle(pool, members, previous))
+}
+
+/// The pool from before if it is the same; else a new one that goes on in its turns.
+fn settle(
+    pool: &config::pool::Pool,
+    members: Vec<Member>,
+    previous: Option<&Arc<Pool>>,
+) -> Arc<Pool> {
+    let weights: Vec<_> = members.iter().map(|member| member.weight).collect();
+    let picker = match pool.balance {
+        Balance::RoundRobin => Picker::RoundRobin(Schedule::new(&weights)),
+        Balance::LeastConnections => Picker::LeastConnections(Schedule::new(&weights)),
+    };
+    if let Some(previous) = previous {
+        if previous.connect_timeout == pool.connect_timeout
+            && is_same_choice(&previous.picker, &picker)
+            && is_same_members(&previous.members, &members)
+        {
+            return Arc::clone(previous);
+        }
+        picker.resume(&previous.picker);
+    }
+    Arc::new(Pool {
+        name: pool.name.clone(),
+        members: members.into(),
+        picker,
+        connect_timeout: pool.connect_timeout,
+    })
+}
+
+fn is_same_choice(before: &Picker, after: &Picker) -> bool {
+    match (before, after) {
+        (Picker::RoundRobin(_), Picker::RoundRobin(_))
+        | (Picker::LeastConnections(_), Picker::LeastConnections(_)) => true,
+        (Picker::RoundRobin(_), Picker::LeastConnections(_))
+        | (Picker::LeastConnections(_), Picker::RoundRobin(_)) => false,
+    }
+}
+
+fn is_same_members(before: &[Member], after: &[Member]) -> bool {
+    before.len() == after.len()
+        && before.iter().zip(after).all(|(before, after)| {
+            before.weight == after.weight && Arc::ptr_eq(&before.endpoint, &after.endpoint)
+        })
+}
+
+/// Where an endpoint is; nowhere, while its name does not resolve.
+fn addresses(target: &EndpointTarget, materials: &Materials<'_>) -> Vec<EndpointAddr> {
+    match target {
+        EndpointTarget::Tcp(address) => vec![EndpointAddr::Tcp(*address)],
+        EndpointTarget::Unix(path) => vec![EndpointAddr::Unix(path.as_path().into())],
+        EndpointTarget::Name { host, port } => {
+            let found = materials.answers.get(host).into_iter().flatten();
+            found
+                .map(|&ip| EndpointAddr::Tcp(SocketAddr::new(ip, *port)))
+                .collect()
+        }
+    }
+}
+
+/// The name for SNI and verification: the pool's, or the endpoint's host.
+fn server_name(
+    pool: &config::pool::Pool,
+    target: &EndpointTarget,
+    path: &str,
+    errors: &mut Errors<'_>,
+) -> Option<ServerName> {
+    if let Some(name) = pool.tls.as_ref().and_then(|tls| tls.server_name.as_deref()) {
+        let path = format!("pools.{}.tls.server_name", pool.name);
+        return read_name(name, &path, errors);
+    }
+    match target {
+        EndpointTarget::Tcp(address) => Some(address.ip().into()),
+        EndpointTarget::Name { host, .. } => read_name(host, path, errors),
+        EndpointTarget::Unix(_) => {
+            let message = "a unix socket has no name to verify the certificate against";
+            let help = format!("write `pools.{}.tls.server_name`", pool.name);
+            errors.add(path, message, Some(&help));
+            None
+        }
+    }
+}
+
+fn read_name(name: &str, path: &str, errors: &mut Errors<'_>) -> Option<ServerName> {
+    let read = ServerName::new(name);
+    if read.is_none() {
+        let message = format!("`{name}` is neither a host name nor an address");
+        errors.add(path, &message, None);
+    }
+    read
+}
+
+/// The plan that the endpoints of a pool share: the one from before if it is made of the same.
+fn client_plan(
+    pool: &config::pool::Pool,
+    tls: &config::pool::Tls,
+    materials: &Materials<'_>,
+    previous: Option<&Arc<Pool>>,
+    errors: &mut Errors<'_>,
+) -> Option<Arc<ClientPlan>> {
+    let path = format!("pools.{}.tls", pool.name);
+    let ca_path = format!("{path}.ca");
+    let roots = match &tls.ca {
+        None => Some(Roots::System),
+        Some(ca) => errors.bytes(materials, ca, &ca_path).map(Roots::Pem),
+    };
+    let identity = match &tls.client_certificate {
+        None => None,
+        Some(certificate) => {
+            let path = format!("{path}.client_certificate");
+            Some(listener::identity(certificate, &path, materials, errors)?)
+        }
+    };
+    let options = ClientOptions {
+        roots: roots?,
+        identity: identity.as_deref(),
+        alpn: match pool.protocol {
+            config::pool::Protocol::Auto => AlpnOffer::Auto,
+            config::pool::Protocol::Http1 => AlpnOffer::Http1,
+            config::pool::Protocol::H2 => AlpnOffer::H2,
+        },
+        accept_any: tls.danger_accept_any_certificate,
+    };
+    let digest = options.digest();
+    let members = previous.into_iter().flat_map(|previous| &previous.members);
+    let mut plans = members
+        .filter_map(|member| member.endpoint.tls.as_ref())
+        .map(|tls| &tls.plan);
+    if let Some(plan) = plans.find(|plan| plan.digest() == digest) {
+        return Some(Arc::clone(plan));
+    }
+    match ClientPlan::new(&options) {
+        Ok(plan) => Some(Arc::new(plan)),
+        Err(error) => {
+            let message = match &tls.ca {
+                Some(ca) => format!("{}: {error}", ca.display()),
+                None => error.to_string(),
+            };
+            errors.add(&ca_path, &message, Some(error.help()));
+            None
+        }
+    }
+}
+
+fn protocol(protocol: config::pool::Protocol) -> Protocol {
+    match protocol {
+        config::pool::Protocol::Auto => Protocol::Auto,
+        config::pool::Protocol::Http1 => Protocol::Http1,
+        config::pool::Protocol::H2 => Protocol::H2,
+    }
+}

@@ -1,0 +1,389 @@
+//! Compile, seen from outside: what survives, what is shared, what is told.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{CertificateParams, KeyPair};
+
+use super::{Answers, Materials, compile, files_of, names_of};
+use crate::config::error::Source;
+use crate::config::parse;
+use crate::dataplane::snapshot::Snapshot;
+use crate::dataplane::upstream::endpoint::Endpoint;
+use crate::dataplane::upstream::pool::Pool;
+
+/// A world of files and names, in which configs are compiled one after the other.
+struct World {
+    files: BTreeMap<PathBuf, io::Result<Vec<u8>>>,
+    answers: Answers,
+    now: SystemTime,
+    current: Option<Snapshot>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            files: BTreeMap::new(),
+            answers: Answers::new(),
+            now: SystemTime::UNIX_EPOCH + DAY * 20_000,
+            current: None,
+        }
+    }
+
+    /// Makes `certs/<name>.pem` and `.key`, good until `days` from now.
+    fn certificate(&mut self, name: &str, days: u32) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_before = (self.now - DAY).into();
+        params.not_after = (self.now + DAY * days).into();
+        let cert = params.self_signed(&key).unwrap();
+        self.write(&format!("certs/{name}.pem"), &cert.pem());
+        self.write(&format!("certs/{name}.key"), &key.serialize_pem());
+    }
+
+    fn write(&mut self, file: &str, text: &str) {
+        self.files
+            .insert(PathBuf::from("/cfg").join(file), Ok(text.into()));
+    }
+
+    fn resolves(&mut self, name: &str, addresses: &[&str]) {
+        let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
+        self.answers.insert(name.to_owned(), addresses);
+    }
+
+    /// What is wrong with `yaml`, as `line: message` each.
+    fn refuses(&mut self, yaml: &str) -> Vec<String> {
+        self.attempt(yaml).unwrap_err()
+    }
+
+    /// Puts `yaml` in force.
+    fn accepts(&mut self, yaml: &str) -> &Snapshot {
+        let next = self.attempt(yaml).unwrap();
+        self.current.insert(next)
+    }
+
+    fn attempt(&mut self, yaml: &str) -> Result<Snapshot, Vec<String>> {
+        let source = Source::new("/cfg/proxy.yaml", yaml);
+        let config = parse::parse(&source, &|_| None).unwrap();
+        for file in files_of(&config) {
+            self.files
+                .entry(file)
+                .or_insert_with(|| Err(io::ErrorKind::NotFound.into()));
+        }
+        let materials = Materials {
+            files: &self.files,
+            answers: &self.answers,
+            now: self.now,
+        };
+        compile(&config, &source, &materials, self.current.as_ref()).map_err(|errors| {
+            errors
+                .iter()
+                .map(|error| format!("{}: {}", error.line, error.message))
+                .collect()
+        })
+    }
+
+    fn pool(&self, name: &str) -> Arc<Pool> {
+        let pools = &self.current.as_ref().unwrap().pools;
+        Arc::clone(
+            pools
+                .iter()
+                .find(|pool| pool.name.as_str() == name)
+                .unwrap(),
+        )
+    }
+
+    fn endpoint(&self, pool: &str, address: &str) -> Arc<Endpoint> {
+        let pool = self.pool(pool);
+        let mut members = pool.members.iter();
+        let found = members.find(|member| &*member.endpoint.label == address);
+        Arc::clone(&found.unwrap().endpoint)
+    }
+
+    /// Addresses and weights of a pool.
+    fn members(&self, pool: &str) -> String {
+        let pool = self.pool(pool);
+        let members = pool
+            .members
+            .iter()
+            .map(|m| format!("{}*{}", m.endpoint.label, m.weight));
+        members.collect::<Vec<_>>().join(" ")
+    }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+const TWO_POOLS: &str = "
+listeners:
+  - address: 127.0.0.1:80
+routes:
+  - match: { path: /a }
+    pool: a
+  - pool: b
+pools:
+  a:
+    endpoints: [ 10.0.0.1:80, 10.0.0.2:80 ]
+  b:
+    endpoints: [ 10.0.0.1:80 ]
+";
+
+#[test]
+fn what_is_equal_to_before_is_the_one_from_before() {
+    let mut world = World::new();
+    assert_eq!(world.accepts(TWO_POOLS).version, 1);
+    let (a, b) = (world.pool("a"), world.pool("b"));
+    let listener = Arc::clone(&world.current.as_ref().unwrap().listeners[0]);
+    let next = world.accepts(TWO_POOLS);
+    assert_eq!(next.version, 2);
+    assert!(Arc::ptr_eq(&next.listeners[0], &listener));
+    assert!(Arc::ptr_eq(&world.pool("a"), &a) && Arc::ptr_eq(&world.pool("b"), &b));
+}
+
+#[test]
+fn live_state_survives_a_change_of_its_pool() {
+    let mut world = World::new();
+    world.accepts(TWO_POOLS);
+    let (a, b) = (world.pool("a"), world.pool("b"));
+    let endpoint = world.endpoint("a", "10.0.0.1:80");
+    let running = endpoint.enter();
+    world.accepts(&TWO_POOLS.replace(
+        "[ 10.0.0.1:80, 10.0.0.2:80 ]",
+        "[ 10.0.0.3:80, { address: 10.0.0.1:80, weight: 3 } ]",
+    ));
+    assert_eq!(world.members("a"), "10.0.0.3:80*1 10.0.0.1:80*3");
+    let now = world.endpoint("a", "10.0.0.1:80");
+    assert!(Arc::ptr_eq(&endpoint, &now));
+    assert_eq!(now.in_flight(), 1);
+    drop(running);
+    assert_eq!(now.in_flight(), 0);
+    assert!(!Arc::ptr_eq(&world.pool("a"), &a));
+    assert!(Arc::ptr_eq(&world.pool("b"), &b));
+}
+
+#[test]
+fn one_address_in_two_pools_is_two_endpoints() {
+    let mut world = World::new();
+    world.accepts(TWO_POOLS);
+    let (a, b) = (
+        world.endpoint("a", "10.0.0.1:80"),
+        world.endpoint("b", "10.0.0.1:80"),
+    );
+    assert_ne!(a.id, b.id);
+}
+
+#[test]
+fn an_endpoint_that_is_spoken_to_otherwise_is_another() {
+    let mut world = World::new();
+    world.accepts(TWO_POOLS);
+    let before = world.endpoint("b", "10.0.0.1:80");
+    world.accepts(&TWO_POOLS.replace("  b:\n", "  b:\n    protocol: h2\n"));
+    assert_ne!(world.endpoint("b", "10.0.0.1:80").id, before.id);
+}
+
+#[test]
+fn a_changed_balance_keeps_the_endpoints() {
+    let mut world = World::new();
+    world.accepts(TWO_POOLS);
+    let (pool, endpoint) = (world.pool("a"), world.endpoint("a", "10.0.0.1:80"));
+    world.accepts(&TWO_POOLS.replace("  a:\n", "  a:\n    balance: least_connections\n"));
+    assert!(!Arc::ptr_eq(&world.pool("a"), &pool));
+    assert_eq!(world.endpoint("a", "10.0.0.1:80").id, endpoint.id);
+}
+
+const NAMES: &str = "
+listeners:
+  - address: 127.0.0.1:80
+routes:
+  - pool: app
+pools:
+  app:
+    endpoints:
+      - app.internal:8080
+      - { address: other.internal:8080, weight: 2 }
+      - 10.0.0.9:8080
+";
+
+#[test]
+fn a_name_becomes_an_endpoint_for_each_of_its_addresses() {
+    let mut world = World::new();
+    world.resolves("app.internal", &["10.0.0.1", "fd00::1"]);
+    world.accepts(NAMES);
+    assert_eq!(
+        world.members("app"),
+        "10.0.0.1:8080*1 [fd00::1]:8080*1 10.0.0.9:8080*1"
+    );
+    let kept = world.endpoint("app", "10.0.0.1:8080");
+    world.resolves("app.internal", &["10.0.0.1", "10.0.0.2"]);
+    world.resolves("other.internal", &["10.0.0.9"]);
+    world.accepts(NAMES);
+    assert_eq!(
+        world.members("app"),
+        "10.0.0.1:8080*1 10.0.0.2:8080*1 10.0.0.9:8080*3"
+    );
+    assert_eq!(world.endpoint("app", "10.0.0.1:8080").id, kept.id);
+}
+
+#[test]
+fn names_that_do_not_resolve_leave_a_pool_empty_and_are_no_error() {
+    let mut world = World::new();
+    world.accepts(&NAMES.replace("      - 10.0.0.9:8080\n", ""));
+    assert_eq!(world.members("app"), "");
+    let source = Source::new("proxy.yaml", NAMES);
+    let names = names_of(&parse::parse(&source, &|_| None).unwrap());
+    assert_eq!(
+        names.into_iter().collect::<Vec<_>>(),
+        ["app.internal", "other.internal"]
+    );
+}
+
+const TLS: &str = "
+listeners:
+  - address: 127.0.0.1:443
+    tls:
+      certificates:
+        - { cert: certs/a.pem, key: certs/a.key }
+        - { cert: certs/b.pem, key: certs/b.key }
+routes:
+  - respond: { status: 200 }
+";
+
+#[test]
+fn a_listener_with_equal_files_keeps_its_plan_and_one_with_others_gets_another() {
+    let mut world = World::new();
+    world.certificate("a", 30);
+    world.certificate("b", 30);
+    world.accepts(TLS);
+    let plan = Arc::clone(&world.current.as_ref().unwrap().listeners[0]);
+    assert!(Arc::ptr_eq(&plan, &world.accepts(TLS).listeners[0]));
+    world.certificate("b", 30);
+    let renewed = Arc::clone(&world.accepts(TLS).listeners[0]);
+    assert!(!Arc::ptr_eq(&plan, &renewed));
+    let identities = |plan: &crate::dataplane::snapshot::ListenerPlan| {
+        plan.tls.as_ref().unwrap().certs().identities().to_vec()
+    };
+    let (old, new) = (identities(&plan), identities(&renewed));
+    assert!(Arc::ptr_eq(&old[0], &new[0]));
+    assert!(!Arc::ptr_eq(&old[1], &new[1]));
+}
+
+#[test]
+fn a_certificate_that_expired_in_service_does_not_stop_other_changes() {
+    let mut world = World::new();
+    world.certificate("a", 10);
+    world.certificate("b", 30);
+    world.accepts(TLS);
+    world.now += DAY * 20;
+    world.accepts(&TLS.replace("200", "204"));
+    world.certificate("b", 30);
+    world.accepts(TLS);
+    // But it is not good enough to begin with.
+    world.current = None;
+    let errors = world.refuses(TLS);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(
+        errors[0].starts_with("6: /cfg/certs/a.pem: the certificate expired"),
+        "{errors:?}"
+    );
+}
+
+#[test]
+fn everything_wrong_is_told_at_once_in_the_order_of_the_file() {
+    let mut world = World::new();
+    world.certificate("a", 30);
+    world.write("certs/b.pem", "no PEM");
+    world.certificate("c", 30);
+    world.write("certs/ca.pem", "");
+    let errors = world.refuses(
+        "
+listeners:
+  - address: 127.0.0.1:443
+    tls:
+      certificates:
+        - { cert: certs/missing.pem, key: certs/a.key }
+        - { cert: certs/b.pem, key: certs/a.key }
+        - { cert: certs/a.pem, key: certs/c.key }
+routes:
+  - pool: app
+pools:
+  app:
+    endpoints: [ 10.0.0.1:443 ]
+    tls: { ca: certs/nowhere.pem }
+  other:
+    endpoints: [ 10.0.0.1:443 ]
+    tls: { ca: certs/ca.pem }
+",
+    );
+    let starts = [
+        "6: /cfg/certs/missing.pem cannot be read",
+        "7: /cfg/certs/b.pem: no PEM section",
+        "8: /cfg/certs/c.key: the key does not belong",
+        "14: /cfg/certs/nowhere.pem cannot be read",
+        "17: /cfg/certs/ca.pem: no PEM section",
+    ];
+    assert_eq!(errors.len(), starts.len(), "{errors:#?}");
+    for (error, start) in errors.iter().zip(starts) {
+        assert!(
+            error.starts_with(start),
+            "{error} does not start with {start}"
+        );
+    }
+}
+
+const UPSTREAM_TLS: &str = "
+listeners:
+  - address: 127.0.0.1:80
+routes:
+  - pool: app
+pools:
+  app:
+    endpoints: [ 10.0.0.1:443, app.internal:443 ]
+    tls: { ca: certs/a.pem }
+";
+
+#[test]
+fn endpoints_are_verified_by_their_host_unless_the_pool_says_otherwise() {
+    let mut world = World::new();
+    world.certificate("a", 30);
+    world.resolves("app.internal", &["10.0.0.2"]);
+    world.accepts(UPSTREAM_TLS);
+    let name = |world: &World, address| {
+        world
+            .endpoint("app", address)
+            .tls
+            .as_ref()
+            .unwrap()
+            .server_name
+            .to_string()
+    };
+    assert_eq!(name(&world, "10.0.0.1:443"), "10.0.0.1");
+    assert_eq!(name(&world, "10.0.0.2:443"), "app.internal");
+    world.accepts(&UPSTREAM_TLS.replace("a.pem }", "a.pem, server_name: app.example.com }"));
+    assert_eq!(name(&world, "10.0.0.1:443"), "app.example.com");
+}
+
+#[test]
+fn a_pool_shares_one_tls_plan_and_keeps_it_while_its_files_are_the_same() {
+    let mut world = World::new();
+    world.certificate("a", 30);
+    world.resolves("app.internal", &["10.0.0.2"]);
+    world.accepts(UPSTREAM_TLS);
+    let (one, two) = (
+        world.endpoint("app", "10.0.0.1:443"),
+        world.endpoint("app", "10.0.0.2:443"),
+    );
+    let plan = |endpoint: &Endpoint| Arc::clone(&endpoint.tls.as_ref().unwrap().plan);
+    assert!(Arc::ptr_eq(&plan(&one), &plan(&two)));
+    world.resolves("app.internal", &["10.0.0.3"]);
+    world.accepts(UPSTREAM_TLS);
+    assert!(Arc::ptr_eq(
+        &plan(&one),
+        &plan(&world.endpoint("app", "10.0.0.3:443"))
+    ));
+    world.certificate("a", 30);
+    world.accepts(UPSTREAM_TLS);
+    assert_ne!(world.endpoint("app", "10.0.0.1:443").id, one.id);
+}

@@ -1,0 +1,235 @@
+//! Listeners across a reload: bind the new, keep the same, drain the gone.
+//!
+//! Binding may fail and comes first; nothing is lost then. Only when the new snapshot is in force do the new ones
+//! start, so that their first connection finds its plan, and the gone ones stop.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use crate::base::addr::ListenAddr;
+use crate::base::name::ListenerName;
+use crate::dataplane::listener::socket;
+use crate::dataplane::worker::Workers;
+
+/// A listener as far as sockets are concerned.
+pub(super) type Place = (ListenerName, ListenAddr);
+
+/// What is bound, in the order of the config.
+///
+/// Every socket is kept here beside the worker's own handle on it, so that a listener that only changes its name
+/// keeps its sockets, and the connections that wait in them. The port is free again once this lets go, too.
+#[derive(Debug, Default)]
+pub(super) struct Bound {
+    open: Vec<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    place: Place,
+    address: SocketAddr,
+    sockets: Vec<TcpListener>,
+}
+
+/// Sockets that wait for the snapshot that knows them.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    places: Vec<Place>,
+    opened: Vec<Opened>,
+    closed: Vec<ListenerName>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    open: Open,
+    /// The workers' handles.
+    handles: Vec<TcpListener>,
+}
+
+/// A listener that cannot be bound.
+#[derive(Debug)]
+pub(super) struct BindError {
+    /// Which one, counted as in the config.
+    pub(super) index: usize,
+    /// Its name, and where it should have listened.
+    pub(super) place: Place,
+    /// The listener in force that has the port, if it is one of ours.
+    pub(super) rival: Option<ListenerName>,
+    /// What the system says.
+    pub(super) error: io::Error,
+}
+
+impl Bound {
+    /// Binds what `places` has and we have not. What is bound here and dropped is closed again.
+    ///
+    /// # Errors
+    /// Every listener that cannot be bound.
+    pub(super) fn prepare(
+        &self,
+        places: Vec<Place>,
+        workers: usize,
+    ) -> Result<Prepared, Vec<BindError>> {
+        let gone = self.open.iter().map(|open| &open.place);
+        let gone = gone.filter(|place| !places.contains(place));
+        let closed = gone.map(|(name, _)| name.clone()).collect();
+        let mut opened = Vec::new();
+        let mut errors = Vec::new();
+        for (index, place) in places.iter().enumerate() {
+            if self.open.iter().any(|open| open.place == *place) {
+                continue;
+            }
+            match self.bind(place, &places, workers) {
+                Ok(one) => opened.push(one),
+                Err(error) => {
+                    let same_port = |open: &&Open| open.place.1.port() == place.1.port();
+                    let rival = self.open.iter().find(same_port);
+                    let rival = rival.map(|open| open.place.0.clone());
+                    errors.push(BindError {
+                        index,
+                        place: place.clone(),
+                        rival,
+                        error,
+                    });
+                }
+            }
+        }
+        if errors.is_empty() {
+            Ok(Prepared {
+                places,
+                opened,
+                closed,
+            })
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// Stops the gone listeners and starts the new ones. The snapshot that knows the new ones is in force.
+    pub(super) fn commit(&mut self, prepared: Prepared, workers: &Workers, drain: Duration) {
+        // The gone first: a name that moved to another address belongs to the new sockets afterwards.
+        for name in &prepared.closed {
+            workers.unlisten(name, drain);
+        }
+        let mut opened = prepared.opened;
+        for one in &mut opened {
+            workers.listen(&one.open.place.0, std::mem::take(&mut one.handles));
+        }
+        let mut all = std::mem::take(&mut self.open);
+        all.retain(|open| prepared.places.contains(&open.place));
+        all.extend(opened.into_iter().map(|one| one.open));
+        all.sort_by_key(|open| {
+            prepared
+                .places
+                .iter()
+                .position(|place| *place == open.place)
+        });
+        self.open = all;
+    }
+
+    /// Every listener with the address it is bound to.
+    pub(super) fn addresses(&self) -> Vec<(ListenerName, SocketAddr)> {
+        self.open
+            .iter()
+            .map(|open| (open.place.0.clone(), open.address))
+            .collect()
+    }
+
+    fn bind(&self, place: &Place, places: &[Place], workers: usize) -> io::Result<Opened> {
+        // A listener that goes and one that comes at the same address are one that changed its name.
+        let renamed = self.open.iter().find(|open| {
+            open.place.1 == place.1 && place.1.port() != 0 && !places.contains(&open.place)
+        });
+        let sockets = match renamed {
+            Some(open) => duplicate(&open.sockets)?,
+            None => socket::bind(&place.1, workers)?,
+        };
+        let first = sockets.first().ok_or(io::ErrorKind::InvalidInput)?;
+        let open = Open {
+            place: place.clone(),
+            address: first.local_addr()?,
+            sockets: duplicate(&sockets)?,
+        };
+        Ok(Opened {
+            open,
+            handles: sockets,
+        })
+    }
+}
+
+fn duplicate(sockets: &[TcpListener]) -> io::Result<Vec<TcpListener>> {
+    sockets.iter().map(TcpListener::try_clone).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(name: &str, address: &str) -> Place {
+        (name.into(), address.parse().unwrap())
+    }
+
+    fn bound(places: &[Place]) -> Bound {
+        let prepared = Bound::default().prepare(places.to_vec(), 2).unwrap();
+        Bound {
+            open: prepared.opened.into_iter().map(|one| one.open).collect(),
+        }
+    }
+
+    /// A listener as if its config named the port that the system chose.
+    fn bound_to_a_port() -> (Bound, SocketAddr) {
+        let mut bound = bound(&[place("a", "127.0.0.1:0")]);
+        let address = bound.open[0].address;
+        bound.open[0].place.1 = ListenAddr::One(address);
+        (bound, address)
+    }
+
+    #[test]
+    fn a_listener_of_the_same_name_and_address_keeps_its_sockets() {
+        let bound = bound(&[place("a", "127.0.0.1:0"), place("b", "127.0.0.1:0")]);
+        let prepared = bound.prepare(vec![place("b", "127.0.0.1:0")], 2).unwrap();
+        assert!(prepared.opened.is_empty());
+        assert_eq!(prepared.closed, ["a".into()]);
+    }
+
+    #[test]
+    fn a_listener_that_moved_is_bound_anew_before_the_old_one_goes() {
+        let (bound, old) = bound_to_a_port();
+        let prepared = bound.prepare(vec![place("a", "127.0.0.1:0")], 2).unwrap();
+        let [opened] = &prepared.opened[..] else {
+            panic!()
+        };
+        assert_eq!(
+            (opened.open.place.0.as_str(), opened.handles.len()),
+            ("a", 2)
+        );
+        assert_ne!(opened.open.address, old);
+        assert_eq!(prepared.closed, ["a".into()]);
+    }
+
+    #[test]
+    fn a_listener_that_changed_its_name_keeps_its_sockets() {
+        let (bound, address) = bound_to_a_port();
+        let prepared = bound
+            .prepare(vec![place("b", &address.to_string())], 2)
+            .unwrap();
+        let [opened] = &prepared.opened[..] else {
+            panic!()
+        };
+        assert_eq!(opened.open.address, address);
+        assert_eq!(prepared.closed, ["a".into()]);
+    }
+
+    #[test]
+    fn every_listener_that_cannot_be_bound_is_told() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let places = vec![
+            place("a", "127.0.0.1:0"),
+            place("b", &address),
+            place("c", "192.0.2.1:0"),
+        ];
+        let errors = Bound::default().prepare(places, 1).unwrap_err();
+        let indexes: Vec<_> = errors.iter().map(|error| error.index).collect();
+        assert_eq!(indexes, [1, 2]);
+    }
+}

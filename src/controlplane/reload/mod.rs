@@ -1,0 +1,424 @@
+//! The one loop: event → load → parse → check → compile → bind new listeners → swap → drain old ones → outcome.
+//!
+//! It owns the writer half of the snapshot and the workers, and nothing else changes either (invariant I3). A
+//! config that fails at any step before the swap leaves everything as it was (I2). Whoever wants something of the
+//! loop sends an [`Event`] or counts up a [`Demands`]; whoever wants to know reads the [`Board`].
+
+pub mod files;
+mod listeners;
+pub mod load;
+pub mod outcome;
+mod prepare;
+mod report;
+pub mod watch;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch as cell};
+use tokio::time;
+
+use crate::base::clock;
+use crate::config::Config;
+use crate::config::error::ConfigError;
+use crate::controlplane::compile::{self, Materials};
+use crate::dataplane::snapshot::{self, Writer};
+use crate::dataplane::worker::Workers;
+
+use self::listeners::Bound;
+use self::load::{Environment, Loaded};
+use self::outcome::{Board, Cause, Changes, Outcome, Verdict};
+use self::prepare::{Next, prepare};
+use self::watch::Watched;
+
+pub use crate::controlplane::compile::Answers;
+
+/// How long the loop waits for discovery at most; usually that answers within its own, shorter time.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// What the loop is told.
+#[derive(Debug)]
+pub enum Event {
+    /// The config file, or a file that it names, is not what was loaded.
+    FilesChanged,
+    /// Somebody wants a reload: SIGHUP, or a caller in the process.
+    Hangup,
+    /// Names have other addresses now; these are the answers for all of them.
+    Resolved(Answers),
+    /// The access log's file was moved away.
+    Reopen,
+    /// The end: drain and return.
+    Stop,
+}
+
+/// A request to discovery: from now on these names matter.
+#[derive(Debug)]
+pub struct Wanted {
+    /// The names.
+    pub names: BTreeSet<String>,
+    /// Takes what is known of them after a moment.
+    pub reply: oneshot::Sender<Answers>,
+}
+
+/// What the process wants of the loop, counted: a state and not a queue, so that it is never full.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Demands {
+    /// Reloads asked for so far.
+    pub reloads: u64,
+    /// Reopenings of the access log asked for so far.
+    pub reopens: u64,
+    /// Whether to go on.
+    pub ending: Ending,
+}
+
+/// Whether to go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ending {
+    /// Go on.
+    #[default]
+    NotYet,
+    /// Finish what runs, within the drain timeout.
+    Drain,
+    /// End now.
+    Close,
+}
+
+/// What the loop needs of its surroundings.
+#[derive(Debug)]
+pub struct Setup {
+    /// The config file.
+    pub config: PathBuf,
+    /// Environment variables.
+    pub environment: Environment,
+    /// How long to wait before a config that fails is looked at once more: it may be half-written.
+    pub settle: Duration,
+    /// Where names are asked for.
+    pub wanted: mpsc::Sender<Wanted>,
+    /// Where outcomes are shown.
+    pub board: Arc<Board>,
+}
+
+/// Why nothing could be started.
+#[derive(Debug)]
+pub enum StartError {
+    /// The config is wrong, or cannot be put in force.
+    Config(Vec<ConfigError>),
+    /// The system gives no thread or runtime.
+    System(io::Error),
+}
+
+/// The loop and what it owns.
+#[derive(Debug)]
+pub struct Reload {
+    setup: Setup,
+    writer: Writer,
+    workers: Workers,
+    worker_count: usize,
+    bound: Bound,
+    in_force: Loaded,
+    answers: Answers,
+    watched: cell::Sender<Watched>,
+    attempts: u64,
+    seen: Demands,
+}
+
+impl Reload {
+    /// Loads the first config and puts it in force. The second half says which files matter, to the watcher.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the config, or what the system refused.
+    pub async fn start(setup: Setup) -> Result<(Self, cell::Receiver<Watched>), StartError> {
+        let begun = clock::now();
+        let attempt = load::load(&setup.config, &setup.environment, &BTreeSet::new());
+        let loaded = attempt.result.map_err(StartError::Config)?;
+        let worker_count = worker_count(&loaded.config);
+        let answers = resolve(&setup.wanted, &loaded.config, &Answers::new()).await;
+        let next = prepare(loaded, answers, None, &Bound::default(), worker_count)
+            .map_err(StartError::Config)?;
+        let (writer, source) = snapshot::cell(next.snapshot);
+        let workers = Workers::start(worker_count, &source).map_err(StartError::System)?;
+        let mut bound = Bound::default();
+        bound.commit(next.listeners, &workers, Duration::ZERO);
+        let (watched, watcher) = cell::channel(attempt.watched);
+        let mut reload = Self {
+            setup,
+            writer,
+            workers,
+            worker_count,
+            bound,
+            in_force: next.loaded,
+            answers: next.answers,
+            watched,
+            attempts: 0,
+            seen: Demands::default(),
+        };
+        let config = reload.setup.config.display().to_string();
+        report::announce(&config, worker_count, &reload.writer.current());
+        report::listeners(&[], &reload.bound.addresses());
+        report::dangers(&reload.in_force.config);
+        reload.show(Cause::Start, begun, Verdict::Changed(Box::default()));
+        Ok((reload, watcher))
+    }
+
+    /// Serves events until the end is demanded; returns when every worker has ended.
+    pub async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut demands: cell::Receiver<Demands>,
+    ) {
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = self.demanded(&mut demands) => event,
+                event = events.recv() => event.unwrap_or(Event::Stop),
+            };
+            match event {
+                Event::FilesChanged => self.reload(Cause::FilesChanged).await,
+                Event::Hangup => self.reload(Cause::Asked).await,
+                Event::Resolved(answers) => self.take_answers(answers),
+                Event::Reopen => self.reopen(),
+                Event::Stop => return self.stop(demands).await,
+            }
+        }
+    }
+
+    /// The next event that the process demands. Dropping the future loses nothing.
+    async fn demanded(&mut self, demands: &mut cell::Receiver<Demands>) -> Event {
+        loop {
+            let now = *demands.borrow_and_update();
+            if now.ending > Ending::NotYet {
+                return Event::Stop;
+            }
+            if now.reloads > self.seen.reloads {
+                self.seen.reloads = now.reloads;
+                return Event::Hangup;
+            }
+            if now.reopens > self.seen.reopens {
+                self.seen.reopens = now.reopens;
+                return Event::Reopen;
+            }
+            if demands.changed().await.is_err() {
+                return Event::Stop;
+            }
+        }
+    }
+
+    async fn reload(&mut self, cause: Cause) {
+        let begun = clock::now();
+        let mut attempt = self.attempt().await;
+        if attempt.is_err() && cause == Cause::FilesChanged {
+            // An editor may be in the middle of saving.
+            time::sleep(self.setup.settle).await;
+            attempt = self.attempt().await;
+        }
+        let verdict = match attempt {
+            Ok(None) => Verdict::Unchanged,
+            Ok(Some(next)) => Verdict::Changed(Box::new(self.put_in_force(next))),
+            Err(errors) => {
+                // Discovery goes back to the names in force.
+                let config = &self.in_force.config;
+                let answers = resolve(&self.setup.wanted, config, &self.answers).await;
+                self.take_answers(answers);
+                Verdict::Rejected(errors.iter().map(ToString::to_string).collect())
+            }
+        };
+        self.show(cause, begun, verdict);
+    }
+
+    /// Everything before the point of no return; `None` when there is nothing to do.
+    async fn attempt(&mut self) -> Result<Option<Next>, Vec<ConfigError>> {
+        let known = compile::files_of(&self.in_force.config);
+        let attempt = load::load(&self.setup.config, &self.setup.environment, &known);
+        self.watched.send_replace(attempt.watched);
+        let loaded = attempt.result?;
+        if loaded.says_the_same(&self.in_force) {
+            return Ok(None);
+        }
+        let answers = resolve(&self.setup.wanted, &loaded.config, &self.answers).await;
+        let current = self.writer.current();
+        prepare(
+            loaded,
+            answers,
+            Some(&current),
+            &self.bound,
+            self.worker_count,
+        )
+        .map(Some)
+    }
+
+    /// The point of no return: nothing here fails.
+    fn put_in_force(&mut self, next: Next) -> Changes {
+        let before = self.writer.current();
+        self.writer.swap(next.snapshot);
+        let after = self.writer.current();
+        let bound_before = self.bound.addresses();
+        self.bound
+            .commit(next.listeners, &self.workers, after.timeouts.drain);
+        report::listeners(&bound_before, &self.bound.addresses());
+        let changes = Changes::between(
+            (&before, &self.in_force.config),
+            (&after, &next.loaded.config),
+        );
+        if next.loaded.config.workers != self.in_force.config.workers {
+            tracing::warn!("the number of workers changes with a restart only");
+        }
+        report::dangers(&next.loaded.config);
+        self.in_force = next.loaded;
+        self.answers = next.answers;
+        changes
+    }
+
+    fn take_answers(&mut self, answers: Answers) {
+        let begun = clock::now();
+        let answers = merge(&self.in_force.config, &self.answers, answers);
+        if answers == self.answers {
+            return;
+        }
+        let before = self.writer.current();
+        let materials = Materials {
+            files: &self.in_force.files,
+            answers: &answers,
+            now: clock::wall(),
+        };
+        let compiled = compile::compile(
+            &self.in_force.config,
+            &self.in_force.source,
+            &materials,
+            Some(&before),
+        );
+        self.answers = answers;
+        let verdict = match compiled {
+            Ok(next) => {
+                self.writer.swap(next);
+                let after = self.writer.current();
+                let config = &self.in_force.config;
+                Verdict::Changed(Box::new(Changes::between(
+                    (&before, config),
+                    (&after, config),
+                )))
+            }
+            Err(errors) => Verdict::Rejected(errors.iter().map(ToString::to_string).collect()),
+        };
+        self.show(Cause::Resolved, begun, verdict);
+    }
+
+    fn reopen(&self) {
+        if let Some(log) = &self.writer.current().access_log {
+            log.reopen();
+        }
+    }
+
+    async fn stop(self, mut demands: cell::Receiver<Demands>) {
+        let snapshot = self.writer.current();
+        let within = snapshot.timeouts.drain;
+        tracing::info!(?within, "draining");
+        // With our handles on the sockets: the ports are free, and refuse, once the workers let go.
+        drop(self.bound);
+        tokio::select! {
+            biased;
+            () = closing(&mut demands) => {
+                self.workers.close();
+                tracing::info!("closed at once");
+            }
+            cut = self.workers.drain(within) => match cut {
+                0 => tracing::info!("drained"),
+                cut => tracing::warn!(connections = cut, "cut: the drain's time was up"),
+            },
+        }
+        self.workers.join();
+        if let Some(log) = &snapshot.access_log {
+            log.flush_and_stop();
+        }
+    }
+
+    /// Tells the log and the board how an attempt ended.
+    fn show(&mut self, cause: Cause, begun: Instant, verdict: Verdict) {
+        self.attempts += 1;
+        let outcome = Outcome {
+            number: self.attempts,
+            cause,
+            version: self.writer.current().version,
+            took: clock::now().saturating_duration_since(begun),
+            verdict,
+        };
+        report::outcome(&outcome);
+        self.setup
+            .board
+            .show(outcome, self.seen.reloads, self.bound.addresses());
+    }
+}
+
+/// Waits until the end is demanded at once.
+async fn closing(demands: &mut cell::Receiver<Demands>) {
+    // An error says that whoever could demand is gone; the drain goes on then, within its time.
+    if demands
+        .wait_for(|demands| demands.ending == Ending::Close)
+        .await
+        .is_err()
+    {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn worker_count(config: &Config) -> usize {
+    let cores = || thread::available_parallelism().map_or(1, usize::from);
+    config.workers.map_or_else(cores, usize::from)
+}
+
+/// Tells discovery which names matter, and returns what is known of them after a moment. If it is too busy to
+/// answer that is what was known before; the rest comes as an event then.
+async fn resolve(wanted: &mpsc::Sender<Wanted>, config: &Config, known: &Answers) -> Answers {
+    let (reply, answers) = oneshot::channel();
+    let names = compile::names_of(config);
+    let ask = async {
+        wanted.send(Wanted { names, reply }).await.ok()?;
+        answers.await.ok()
+    };
+    let answers = time::timeout(RESOLVE_TIMEOUT, ask).await;
+    merge(config, known, answers.ok().flatten().unwrap_or_default())
+}
+
+/// The answers for the names of `config`: the new one for each, or the last that is known. An event may be older
+/// than the config, and know less.
+fn merge(config: &Config, known: &Answers, mut answers: Answers) -> Answers {
+    let names = compile::names_of(config).into_iter();
+    let merged = names.filter_map(|name| {
+        let answer = answers
+            .remove(&name)
+            .or_else(|| known.get(&name).cloned())?;
+        Some((name, answer))
+    });
+    merged.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::error::Source;
+    use crate::config::parse;
+
+    #[test]
+    fn an_answer_that_is_older_than_the_config_takes_nothing_away() {
+        let text = "
+listeners: [ { address: 127.0.0.1:80 } ]
+routes: [ { pool: app } ]
+pools: { app: { endpoints: [ 'old:80', 'new:80' ] } }
+";
+        let config = parse::parse(&Source::new("proxy.yaml", text), &|_| None).unwrap();
+        let answers = |pairs: &[(&str, u8)]| -> Answers {
+            let pairs = pairs
+                .iter()
+                .map(|&(name, last)| (name, [10, 0, 0, last].into()));
+            pairs
+                .map(|(name, address)| (name.to_owned(), vec![address]))
+                .collect()
+        };
+        let known = answers(&[("old", 1), ("new", 2), ("gone", 3)]);
+        let merged = merge(&config, &known, answers(&[("old", 4), ("gone", 5)]));
+        assert_eq!(merged, answers(&[("old", 4), ("new", 2)]));
+    }
+}
