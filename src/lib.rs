@@ -2,6 +2,7 @@
 //!
 //! The map, one room a line. ARCHITECTURE.md tells how a request and a reload go through them.
 
+pub mod app;
 pub mod base;
 pub mod cli;
 pub mod config;

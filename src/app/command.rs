@@ -1,0 +1,269 @@
+//! The commands of the command line, each ending in an exit status; here, and in no other file, things are printed.
+//!
+//! | status | meaning |
+//! |---|---|
+//! | 0 | done; for `run`: asked to end, and ended |
+//! | 1 | the config is wrong, or the command could not do its work |
+//! | 2 | the command line is not understood |
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::pin::pin;
+use std::process::ExitCode;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{App, Options, StartError};
+use crate::base::clock;
+use crate::cli::{self, Command, Format, Invocation};
+use crate::config::Config;
+use crate::config::error::{self, ConfigError};
+use crate::config::schema;
+use crate::controlplane::compile::{self, Answers, Materials};
+use crate::controlplane::explain::{self, Question};
+use crate::controlplane::reload::load::{self, Environment};
+use crate::dataplane::snapshot::Snapshot;
+use crate::demo;
+use crate::telemetry;
+
+/// Does what is asked of the program.
+pub fn execute(invocation: Invocation) -> ExitCode {
+    let Invocation { command, log } = invocation;
+    match command {
+        Command::Run { config } => with_log(&log, || run(options(&config), || {})),
+        Command::Demo => with_log(&log, run_demo),
+        Command::Check { config, format } => check(&config, format),
+        Command::Schema => print(&schema::schema()),
+        Command::Explain {
+            method,
+            url,
+            headers,
+            config,
+        } => explain(&config, &method, &url, &headers),
+        Command::Completions { shell } => print(&String::from_utf8_lossy(&cli::completions(shell))),
+    }
+}
+
+/// Runs the proxy until a signal ends it. `ready` is called once the listeners accept.
+fn run(options: Options, ready: impl FnOnce()) -> ExitCode {
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    runtime.block_on(async {
+        // Before anything else: a signal during the start is not lost.
+        let mut signals = match Signals::new() {
+            Ok(signals) => signals,
+            Err(error) => return fail(&error),
+        };
+        match App::start(options) {
+            Ok(app) => {
+                ready();
+                match signals.serve(&app).await {
+                    Ended::Asked => ExitCode::SUCCESS,
+                    Ended::Unasked => fail(&"the control plane ended by itself"),
+                }
+            }
+            Err(StartError::Config(errors)) => fail_config(&errors),
+            Err(StartError::System(error)) => fail(&error),
+        }
+    })
+}
+
+fn run_demo() -> ExitCode {
+    let prepared = match demo::prepare(Path::new(""), clock::wall()) {
+        Ok(prepared) => prepared,
+        Err(error) => return fail(&error),
+    };
+    // They stop when they are dropped, after the proxy.
+    let _backends = match demo::Backends::start(&demo::BACKENDS, Some(&prepared.config)) {
+        Ok(backends) => backends,
+        Err(error) => return fail(&error),
+    };
+    run(options(&prepared.config), || {
+        print(&demo::welcome(&prepared));
+    })
+}
+
+/// How an app came to its end.
+enum Ended {
+    /// By a signal.
+    Asked,
+    /// By a panic: a bug.
+    Unasked,
+}
+
+/// The signals of the process.
+struct Signals {
+    hangup: Signal,
+    reopen: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Hands signals to the app until it has ended: the first SIGTERM or SIGINT drains, the second ends at once.
+    async fn serve(&mut self, app: &App) -> Ended {
+        let mut ended = pin!(app.ended());
+        let mut is_draining = false;
+        loop {
+            tokio::select! {
+                () = &mut ended => break,
+                _ = self.hangup.recv() => app.hang_up(),
+                _ = self.reopen.recv() => app.reopen_log(),
+                _ = self.terminate.recv() => Self::end(app, &mut is_draining),
+                _ = self.interrupt.recv() => Self::end(app, &mut is_draining),
+            }
+        }
+        if is_draining {
+            Ended::Asked
+        } else {
+            Ended::Unasked
+        }
+    }
+
+    fn end(app: &App, is_draining: &mut bool) {
+        if std::mem::replace(is_draining, true) {
+            app.close();
+        } else {
+            app.drain();
+        }
+    }
+}
+
+fn check(config: &Path, format: Format) -> ExitCode {
+    let checked = load_and_compile(config);
+    match format {
+        Format::Text => match &checked {
+            Ok((config_read, _)) => {
+                print(&summary(config, config_read));
+            }
+            Err(errors) => {
+                print(&error::render(errors, io::stdout().is_terminal()));
+            }
+        },
+        Format::Json => {
+            let errors = checked.as_ref().err().map_or(&[][..], Vec::as_slice);
+            print(&error::to_json(errors));
+        }
+    }
+    match checked {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn summary(path: &Path, config: &Config) -> String {
+    let count = |count: usize, word: &str| match count {
+        1 => format!("1 {word}"),
+        _ => format!("{count} {word}s"),
+    };
+    let mut text = format!(
+        "ok: {}: {}, {}, {}\n",
+        path.display(),
+        count(config.listeners.len(), "listener"),
+        count(config.routes.len(), "route"),
+        count(config.pools.len(), "pool"),
+    );
+    for danger in config.dangers() {
+        text.push_str(&format!("security is lowered by {danger}\n"));
+    }
+    text
+}
+
+fn explain(config: &Path, method: &str, url: &str, headers: &[(String, String)]) -> ExitCode {
+    let question = match Question::new(method, url, headers) {
+        Ok(question) => question,
+        Err(error) => return fail(&error),
+    };
+    match load_and_compile(config) {
+        Ok((config, snapshot)) => print(&explain::explain(&config, &snapshot, &question)),
+        Err(errors) => fail_config(&errors),
+    }
+}
+
+/// Everything that a start does, short of asking for names and opening sockets.
+fn load_and_compile(path: &Path) -> Result<(Config, Snapshot), Vec<ConfigError>> {
+    let attempt = load::load(path, &Environment::new(cli::env), &Default::default());
+    let loaded = attempt.result?;
+    let materials = Materials {
+        files: &loaded.files,
+        answers: &Answers::new(),
+        now: clock::wall(),
+    };
+    let snapshot = compile::compile(&loaded.config, &loaded.source, &materials, None)?;
+    Ok((loaded.config, snapshot))
+}
+
+fn options(config: &Path) -> Options {
+    Options {
+        environment: Environment::new(cli::env),
+        ..Options::new(config)
+    }
+}
+
+fn with_log(filter: &str, command: impl FnOnce() -> ExitCode) -> ExitCode {
+    match telemetry::start_log(filter) {
+        Ok(()) => command(),
+        Err(error) => fail(&error),
+    }
+}
+
+/// Every connection is a file to the system, and its usual limit is meant for programs that have few.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, limit = ?limit.current, "the limit of open files stays as it is");
+    }
+}
+
+fn fail_config(errors: &[ConfigError]) -> ExitCode {
+    say(&error::render(errors, io::stderr().is_terminal()));
+    ExitCode::FAILURE
+}
+
+fn fail(error: &impl Display) -> ExitCode {
+    say(&format!("lockgate: {error}\n"));
+    ExitCode::FAILURE
+}
+
+/// Answers on standard output; a reader that went away, as `head` does, is no failure of ours.
+fn print(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    let written = out
+        .write_all(text.as_bytes())
+        .and_then(|()| match text.ends_with('\n') {
+            true => out.flush(),
+            false => out.write_all(b"\n").and_then(|()| out.flush()),
+        });
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Complains on standard error.
+fn say(text: &str) {
+    // Where the complaint about a failing standard error should go, nobody knows.
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
