@@ -2,7 +2,8 @@
 //!
 //! Every connection and every exchange in flight waits under a deadline that almost never passes. A timer each
 //! would be registered and cancelled with every request; here setting one is a store, and the worker looks at
-//! all of them [`TICK`] by `TICK`. A deadline passes up to one tick late and never early.
+//! all of them [`TICK`] by `TICK`. A deadline passes up to one tick late, and one that was set by the coarse clock
+//! up to one tick early.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -43,9 +44,14 @@ impl Deadlines {
     /// Ticks for as long as it is polled; the worker owns this future.
     pub async fn run(&self) {
         loop {
-            poll_fn(|cx| self.poll_occupied(cx)).await;
+            if self.table.entries.borrow().is_empty() {
+                clock::tick(None);
+                poll_fn(|cx| self.poll_occupied(cx)).await;
+            }
+            let now = clock::now();
+            clock::tick(Some(now));
+            self.wake_passed(now);
             tokio::time::sleep(TICK).await;
-            self.wake_passed(clock::now());
         }
     }
 

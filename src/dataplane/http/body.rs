@@ -290,7 +290,7 @@ impl Closing {
         };
         if !self.waiting {
             self.waiting = true;
-            deadline.set(Some(clock::now() + *pause));
+            deadline.set(Some(clock::coarse() + *pause));
         }
         deadline.poll(cx)
     }

@@ -4,6 +4,7 @@
 //! a fault becomes an answer is [`exchange`]. The record is closed when the answer's body has gone, or when the
 //! future is dropped because the client went away.
 
+use std::convert::Infallible;
 use std::rc::Rc;
 
 use http::{Request, Response};
@@ -19,7 +20,7 @@ use crate::dataplane::http::upgrade::Wish;
 use crate::dataplane::http::{Downstream, Engine};
 use crate::dataplane::snapshot::Action;
 
-/// Answers one request.
+/// Answers one request. There is always an answer; that the type could fail is the codec's wish.
 ///
 /// Dropping the future ends the exchange: the attempt under way is cancelled and the record says that the client
 /// has gone.
@@ -27,7 +28,7 @@ pub async fn exchange(
     engine: Rc<Engine>,
     downstream: Rc<Downstream>,
     request: Request<Incoming>,
-) -> Response<ResponseBody> {
+) -> Result<Response<ResponseBody>, Infallible> {
     let mut closing = Box::new(Closing::new(
         engine.record(&downstream.facts),
         downstream.enter(),
@@ -37,10 +38,10 @@ pub async fn exchange(
     if let Some(pulse) = &downstream.pulse {
         pulse.upgrade_decided(answer.as_ref().is_ok_and(|answer| answer.switch.is_some()));
     }
-    match answer {
+    Ok(match answer {
         Ok(answer) => respond::answer(&engine, &downstream, answer, style, closing),
         Err(fault) => respond::fault(fault, style, closing),
-    }
+    })
 }
 
 async fn line(

@@ -246,7 +246,7 @@ async fn send(
     let mut sending = std::pin::pin!(lease.send(request));
     let mut seen = 0;
     loop {
-        let at = clock::now() + route.response_timeout;
+        let at = clock::coarse() + route.response_timeout;
         if let Some(outcome) = engine.deadlines.within(at, sending.as_mut()).await {
             return outcome;
         }

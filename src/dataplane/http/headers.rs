@@ -42,6 +42,9 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// A CGI program would read this field as its own proxy setting ("httpoxy").
 const PROXY: HeaderName = HeaderName::from_static("proxy");
 
+/// Fields that [`prepare`] puts on, about.
+const PUT_ON: usize = 8;
+
 /// Cookie fields of one HTTP/2 request, at most: clients send their crumbs apart (RFC 9113 §8.2.3).
 const COOKIE_CRUMBS: usize = 128;
 
@@ -235,14 +238,23 @@ pub fn prepare(
     let trusted = !snapshot.trusted_proxies.is_empty() && snapshot.trusts(peer);
     let body = Body::incoming(body);
     let via = via(parts.version);
-    let expects = parts.headers.contains_key(header::EXPECT);
     let fields = &mut parts.headers;
-    let accepts_trailers = takes_trailers(fields);
-    strip_hop_by_hop(fields);
-    if accepts_trailers {
-        fields.insert(header::TE, HeaderValue::from_static("trailers"));
+    let seen = Seen::among(fields);
+    // Once for all that is put on below: a map that grows hashes every name again.
+    fields.reserve(PUT_ON);
+    if seen.hop_by_hop {
+        let accepts_trailers = takes_trailers(fields);
+        strip_hop_by_hop(fields);
+        if accepts_trailers {
+            fields.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
     }
-    join_cookies(fields);
+    if seen.cookie {
+        join_cookies(fields);
+    }
+    if seen.forged {
+        remove_forged(fields, trusted);
+    }
     forwarding(fields, &downstream.facts, &host, trusted);
     if !fields.contains_key(header::HOST) {
         fields.insert(header::HOST, host);
@@ -261,7 +273,7 @@ pub fn prepare(
             latch: None,
         };
     }
-    let latch = expects.then(Latch::default);
+    let latch = seen.expect.then(Latch::default);
     let gate = latch.as_ref().map(Latch::gate);
     let pulse = downstream.pulse.clone();
     let pause = snapshot.timeouts.body;
@@ -272,6 +284,38 @@ pub fn prepare(
         body,
         intake: Some(intake),
         latch,
+    }
+}
+
+/// Which fields of a message ask for work, found in one pass: most messages have few of them, and looking for each
+/// by its name would cost more than all of the rest.
+#[derive(Debug, Default)]
+struct Seen {
+    hop_by_hop: bool,
+    expect: bool,
+    cookie: bool,
+    /// Something that a client could pose as us with, or as a proxy before us.
+    forged: bool,
+}
+
+impl Seen {
+    fn among(fields: &HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for name in fields.keys() {
+            match name.as_str() {
+                "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding"
+                | "upgrade" => {
+                    seen.hop_by_hop = true;
+                }
+                "expect" => seen.expect = true,
+                "cookie" => seen.cookie = true,
+                "proxy" | "x-client-cert-subject" | "x-forwarded-port" | "x-real-ip" => {
+                    seen.forged = true;
+                }
+                other => seen.forged |= other.contains('_'),
+            }
+        }
+        seen
     }
 }
 
@@ -341,12 +385,20 @@ fn join_cookies(fields: &mut HeaderMap) {
     }
 }
 
-/// Sets the forwarding fields, keeping what a trusted proxy said before us.
-fn forwarding(fields: &mut HeaderMap, facts: &Facts, host: &HeaderValue, trusted: bool) {
+/// Removes what only we, or a proxy that we trust, may say.
+fn remove_forged(fields: &mut HeaderMap, trusted: bool) {
     fields.remove(PROXY);
     fields.remove(CLIENT_SUBJECT);
+    if !trusted {
+        fields.remove(X_FORWARDED_PORT);
+        fields.remove(X_REAL_IP);
+    }
     // A server that turns names into variables cannot tell the two spellings apart.
     remove_twins(fields);
+}
+
+/// Sets the forwarding fields, keeping what a trusted proxy said before us.
+fn forwarding(fields: &mut HeaderMap, facts: &Facts, host: &HeaderValue, trusted: bool) {
     let element = facts.forwarded(host);
     if trusted {
         append_hop(fields, X_FORWARDED_FOR, &facts.client_value);
@@ -362,8 +414,6 @@ fn forwarding(fields: &mut HeaderMap, facts: &Facts, host: &HeaderValue, trusted
         fields.insert(header::FORWARDED, element);
         fields.insert(X_FORWARDED_PROTO, scheme_value(facts.scheme()));
         fields.insert(X_FORWARDED_HOST, host.clone());
-        fields.remove(X_FORWARDED_PORT);
-        fields.remove(X_REAL_IP);
     }
     if let Some(subject) = facts
         .secure
@@ -429,14 +479,9 @@ fn remove_twins(fields: &mut HeaderMap) {
 
 /// Takes off an answer what was for the endpoint's connection alone.
 pub fn take_back(parts: &mut response::Parts) {
-    if !parts.headers.contains_key(header::CONNECTION)
-        && !parts.headers.contains_key(header::TRANSFER_ENCODING)
-    {
-        parts.headers.remove(KEEP_ALIVE);
-        parts.headers.remove(header::UPGRADE);
-        return;
+    if Seen::among(&parts.headers).hop_by_hop {
+        strip_hop_by_hop(&mut parts.headers);
     }
-    strip_hop_by_hop(&mut parts.headers);
 }
 
 /// Whether an answer is of the kind that may pause for long: an event stream or gRPC.

@@ -161,6 +161,6 @@ impl Drop for Active {
         downstream
             .active
             .set(downstream.active.get().saturating_sub(1));
-        downstream.idle_since.set(clock::now());
+        downstream.idle_since.set(clock::coarse());
     }
 }

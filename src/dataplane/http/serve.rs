@@ -70,8 +70,12 @@ where
     let service = {
         let (engine, downstream) = (Rc::clone(&engine), Rc::clone(&downstream));
         service_fn(move |request| {
-            let exchange = exchange(Rc::clone(&engine), Rc::clone(&downstream), request);
-            async move { Ok::<_, std::convert::Infallible>(exchange.await) }
+            // Boxed once: the codec moves what it is given, and moves it often.
+            Box::pin(exchange(
+                Rc::clone(&engine),
+                Rc::clone(&downstream),
+                request,
+            ))
         })
     };
     let mut connection = http1::Builder::new()
@@ -164,8 +168,12 @@ where
     let service = {
         let (engine, downstream) = (Rc::clone(&engine), Rc::clone(&downstream));
         service_fn(move |request| {
-            let exchange = exchange(Rc::clone(&engine), Rc::clone(&downstream), request);
-            async move { Ok::<_, std::convert::Infallible>(exchange.await) }
+            // Boxed once: the codec moves what it is given, and moves it often.
+            Box::pin(exchange(
+                Rc::clone(&engine),
+                Rc::clone(&downstream),
+                request,
+            ))
         })
     };
     let mut connection = http2::Builder::new(OnThisWorker)

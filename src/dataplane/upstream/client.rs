@@ -48,9 +48,6 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// An idle connection that this worker has not needed for so long is left for its neighbours.
 const PARK_AFTER: Duration = Duration::from_secs(1);
 
-/// Fields of an answer's header.
-const RESPONSE_FIELDS: usize = 256;
-
 /// HTTP/2 towards endpoints: what one stream and one connection may have under way.
 const H2_STREAM_WINDOW: u32 = 256 << 10;
 const H2_CONNECTION_WINDOW: u32 = 2 << 20;
@@ -229,7 +226,8 @@ where
                 }
             }
         }
-        self.open(&shelf, endpoint, wants).await
+        // Boxed, since most exchanges do without: their futures need no room for a TLS handshake.
+        Box::pin(self.open(&shelf, endpoint, wants)).await
     }
 
     /// Looks through the idle connections for as long as it is polled; the worker owns this future.
@@ -310,7 +308,7 @@ where
 {
     /// A connection that is there already.
     async fn take(self: &Rc<Self>, endpoint: &Endpoint, wants: Wants) -> Option<Lease<B>> {
-        let now = clock::now();
+        let now = clock::coarse();
         if !wants.upgrade
             && let Some(lease) = self.take_shared(now)
         {
@@ -341,7 +339,7 @@ where
             let (idle_since, born) = (parked.idle_since, parked.born);
             if usable(idle_since, born)
                 && let Some(stream) = parked.adopt()
-                && let Ok(mut lease) = self.start_http1(stream, born, wants).await
+                && let Ok(mut lease) = Box::pin(self.start_http1(stream, born, wants)).await
             {
                 lease.reused = true;
                 return Some(lease);
@@ -388,7 +386,6 @@ where
         wants: Wants,
     ) -> Result<Lease<B>, Fault> {
         let (sender, connection) = http1::Builder::new()
-            .max_headers(RESPONSE_FIELDS)
             .max_header_size(wants.header_bytes)
             .handshake(TokioIo::new(stream))
             .await
@@ -621,7 +618,7 @@ where
 
 impl<B> Shelf<B> {
     fn shelve(&self, mut connection: Http1<B>, idle_limit: usize) {
-        connection.idle_since = clock::now();
+        connection.idle_since = clock::coarse();
         let mut idle = self.idle.borrow_mut();
         if idle.len() < idle_limit {
             idle.push(connection);
