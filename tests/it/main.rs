@@ -1,0 +1,12 @@
+//! The behaviour of the whole proxy, in process: real listeners on loopback, real backends, real clients.
+//!
+//! One binary, one module a behaviour. `harness` is the vocabulary.
+#![allow(unreachable_pub, reason = "nothing is outside of this binary")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "cases block, and their backends are threads and tasks of their own"
+)]
+
+mod harness;
+
+mod headers;
