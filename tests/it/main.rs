@@ -7,6 +7,8 @@
     reason = "cases block, and their backends are threads and tasks of their own"
 )]
 
+#[allow(dead_code)]
 mod harness;
 
+mod bodies;
 mod headers;

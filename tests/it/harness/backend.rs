@@ -111,6 +111,17 @@ impl Backend {
         requests.remove(0)
     }
 
+    /// Waits until what it saw is as the case wants it.
+    #[track_caller]
+    pub fn wait(&self, what: &str, is_there: impl Fn(&Seen) -> bool) -> Seen {
+        self.memory.wait(what, is_there)
+    }
+
+    /// Tells its scripts something, by the count of bytes that they may wait for.
+    pub fn note_written(&self, bytes: usize) {
+        self.memory.note(|seen| seen.written += bytes);
+    }
+
     /// Waits until the other side has closed so many connections.
     #[track_caller]
     pub fn is_left_by(&self, count: usize) {
@@ -183,6 +194,11 @@ impl Connection {
     pub fn until_closed(&mut self) {
         self.wire.rest();
         self.memory.note(|seen| seen.closed += 1);
+    }
+
+    /// Ends the connection without TLS's farewell.
+    pub fn hang_up(&mut self) {
+        self.wire.hang_up();
     }
 
     /// Counts bytes that were taken.

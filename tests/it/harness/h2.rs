@@ -196,6 +196,13 @@ impl Client {
         async { task.await.unwrap() }
     }
 
+    /// Sends a request whose stream is reset when the task is aborted.
+    pub fn send_cancellable(&mut self, request: Request<Pieces>) -> tokio::task::JoinHandle<()> {
+        wait(self.sender.ready()).unwrap();
+        let answer = self.sender.send_request(request);
+        event_loop().spawn(async move { drop(answer.await) })
+    }
+
     /// Waits until the connection takes no more requests.
     #[track_caller]
     pub fn is_closed(&mut self) {

@@ -29,6 +29,21 @@ impl Transport {
             Self::Server(tls) => Some(&tls.sock),
         }
     }
+
+    /// How long reading and writing may wait.
+    pub fn set_patience(&self, patience: Duration) {
+        match self {
+            Self::Unix(stream) => {
+                stream.set_read_timeout(Some(patience)).unwrap();
+                stream.set_write_timeout(Some(patience)).unwrap();
+            }
+            Self::Tcp(_) | Self::Client(_) | Self::Server(_) => {
+                let stream = self.tcp().unwrap();
+                stream.set_read_timeout(Some(patience)).unwrap();
+                stream.set_write_timeout(Some(patience)).unwrap();
+            }
+        }
+    }
 }
 
 impl Read for Transport {
@@ -153,12 +168,11 @@ pub struct Wire {
 
 impl Wire {
     pub fn new(stream: Transport) -> Self {
-        let wire = Self {
+        stream.set_patience(PATIENCE);
+        Self {
             stream,
             buffer: Vec::new(),
-        };
-        wire.set_patience(PATIENCE);
-        wire
+        }
     }
 
     /// TLS as a client, the handshake done.
@@ -193,20 +207,6 @@ impl Wire {
         &mut self.stream
     }
 
-    fn set_patience(&self, patience: Duration) {
-        match &self.stream {
-            Transport::Unix(stream) => {
-                stream.set_read_timeout(Some(patience)).unwrap();
-                stream.set_write_timeout(Some(patience)).unwrap();
-            }
-            Transport::Tcp(_) | Transport::Client(_) | Transport::Server(_) => {
-                let stream = self.stream.tcp().unwrap();
-                stream.set_read_timeout(Some(patience)).unwrap();
-                stream.set_write_timeout(Some(patience)).unwrap();
-            }
-        }
-    }
-
     /// Sends bytes; `false` when the other side takes no more.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         let sent = self.stream.write_all(bytes.as_ref());
@@ -238,7 +238,7 @@ impl Wire {
     }
 
     /// Ends a TLS connection without its farewell.
-    pub fn hang_up(self) {
+    pub fn hang_up(&mut self) {
         let socket = self.stream.tcp().expect("only TCP is hung up");
         socket.shutdown(Shutdown::Both).unwrap();
     }
