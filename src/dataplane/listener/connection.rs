@@ -25,7 +25,7 @@ const PREFACE: &[u8] = b"PRI";
 /// The answer to plain HTTP on a TLS port: whoever typed the URL reads what is wrong with it.
 const PLAIN_ON_TLS: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
-content-length: 42\r\nconnection: close\r\n\r\nThis port speaks TLS: use https:// instead\n";
+content-length: 43\r\nconnection: close\r\n\r\nThis port speaks TLS: use https:// instead\n";
 
 /// How long a client is listened to that was told to use https.
 const FAREWELL: Duration = Duration::from_secs(1);
