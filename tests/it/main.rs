@@ -12,3 +12,6 @@ mod harness;
 
 mod bodies;
 mod headers;
+mod protocols;
+mod tls;
+mod upgrades;

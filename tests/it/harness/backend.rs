@@ -193,6 +193,11 @@ impl Connection {
     /// Reads on until the other side closes.
     pub fn until_closed(&mut self) {
         self.wire.rest();
+        self.left();
+    }
+
+    /// Notes that the other side has closed.
+    pub fn left(&self) {
         self.memory.note(|seen| seen.closed += 1);
     }
 

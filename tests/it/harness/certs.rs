@@ -106,7 +106,14 @@ impl Certs {
 
     /// The same with a certificate to show.
     pub fn showing(&self, file: &str, protocols: &[&str]) -> Arc<ClientConfig> {
-        self.client_config(rustls::ALL_VERSIONS, Some(file), protocols)
+        let shown = (self.leaf(file), self.key(file));
+        self.client_config(rustls::ALL_VERSIONS, Some(shown), protocols)
+    }
+
+    /// The same with a certificate that another authority has signed.
+    pub fn showing_anothers(&self, other: &Self, file: &str) -> Arc<ClientConfig> {
+        let shown = (other.leaf(file), other.key(file));
+        self.client_config(rustls::ALL_VERSIONS, Some(shown), &["http/1.1"])
     }
 
     /// The same with one version of TLS only.
@@ -117,7 +124,7 @@ impl Certs {
     fn client_config(
         &self,
         versions: &[&'static SupportedProtocolVersion],
-        shown: Option<&str>,
+        shown: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
         protocols: &[&str],
     ) -> Arc<ClientConfig> {
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -126,9 +133,7 @@ impl Certs {
             .unwrap()
             .with_root_certificates(self.roots());
         let mut config = match shown {
-            Some(file) => builder
-                .with_client_auth_cert(vec![self.leaf(file)], self.key(file))
-                .unwrap(),
+            Some((leaf, key)) => builder.with_client_auth_cert(vec![leaf], key).unwrap(),
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = names(protocols);

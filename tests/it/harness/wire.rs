@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
 
@@ -286,6 +286,25 @@ impl Wire {
             }
         }
         (self.buffer.drain(..length).collect(), End::Whole)
+    }
+
+    /// Reads what comes next; nothing at the end of the connection.
+    #[track_caller]
+    pub fn some(&mut self) -> Vec<u8> {
+        if self.buffer.is_empty() && self.fill().is_err() {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// The certificate that the other side of a TLS connection has shown.
+    pub fn peer(&self) -> Option<CertificateDer<'static>> {
+        let chain = match &self.stream {
+            Transport::Client(tls) => tls.conn.peer_certificates(),
+            Transport::Server(tls) => tls.conn.peer_certificates(),
+            Transport::Tcp(_) | Transport::Unix(_) => None,
+        };
+        Some(chain?.first()?.clone().into_owned())
     }
 
     /// Reads to the end of the connection.
