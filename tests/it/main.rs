@@ -10,8 +10,12 @@
 #[allow(dead_code)]
 mod harness;
 
+mod balancing;
 mod bodies;
 mod headers;
+mod pools;
 mod protocols;
+mod routing;
+mod timeouts;
 mod tls;
 mod upgrades;

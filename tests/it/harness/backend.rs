@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
+use std::time::Duration;
 
 use rustls::ServerConfig;
 
@@ -403,3 +404,22 @@ pub fn refuses() -> SocketAddr {
     let (_, address) = listen();
     address
 }
+
+/// An address that accepts nothing more: connecting to it takes for ever.
+pub fn full() -> (Vec<TcpStream>, SocketAddr) {
+    use socket2::{Domain, Socket, Type};
+
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    socket.bind(&any.into()).unwrap();
+    socket.listen(0).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let mut held = vec![TcpStream::from(socket)];
+    while let Ok(stream) = TcpStream::connect_timeout(&address, HALT) {
+        held.push(stream);
+    }
+    (held, address)
+}
+
+/// For so long a connection is waited for that is not accepted.
+const HALT: Duration = Duration::from_millis(200);

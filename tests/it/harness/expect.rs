@@ -23,6 +23,14 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Lets time pass where time itself is what the case is about.
+pub fn after(time: Duration) {
+    let end = clock::now() + time;
+    while let Some(left) = end.checked_duration_since(clock::now()) {
+        std::thread::park_timeout(left);
+    }
+}
+
 /// Waits until `look` has told the same for as long as `calm`, and returns that.
 pub fn steady<T: PartialEq + Debug>(what: &str, calm: Duration, look: impl Fn() -> T) -> T {
     let (mut last, mut since) = (look(), clock::now());
