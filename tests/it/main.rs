@@ -10,11 +10,17 @@
 #[allow(dead_code)]
 mod harness;
 
+mod access_log;
 mod balancing;
 mod bodies;
+mod drain;
+mod examples;
+mod faults;
 mod headers;
+mod limits;
 mod pools;
 mod protocols;
+mod reload;
 mod routing;
 mod timeouts;
 mod tls;

@@ -123,6 +123,11 @@ impl Backend {
         self.memory.note(|seen| seen.written += bytes);
     }
 
+    /// Takes back what [`note_written`](Self::note_written) told.
+    pub fn forget_written(&self) {
+        self.memory.note(|seen| seen.written = 0);
+    }
+
     /// Waits until the other side has closed so many connections.
     #[track_caller]
     pub fn is_left_by(&self, count: usize) {

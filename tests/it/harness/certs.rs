@@ -45,6 +45,11 @@ impl fmt::Display for Certs {
 }
 
 impl Certs {
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Writes `file.pem` and `file.key` for a server of these names.
     pub fn server(self, file: &str, names: &[&str]) -> Self {
         self.issue(

@@ -18,6 +18,12 @@ use super::client::Client;
 use super::config::{self, Values};
 use super::expect;
 
+/// Far from ideas of its own: cases say when to reload.
+const NEVER: Pace = Pace {
+    settle: Duration::from_secs(3600),
+    poll: Duration::from_secs(3600),
+};
+
 /// A running proxy.
 pub struct Proxy {
     app: Option<App>,
@@ -27,24 +33,29 @@ pub struct Proxy {
 /// Starts a proxy; see [`config`] for what is filled in.
 #[track_caller]
 pub fn start(text: &str, values: Values<'_>) -> Proxy {
-    // Far from ideas of its own: cases say when to reload.
-    let never = Duration::from_secs(3600);
-    start_at_pace(
-        text,
-        values,
-        Pace {
-            settle: never,
-            poll: never,
-        },
-    )
+    start_at_pace(text, values, NEVER)
 }
 
 /// Starts a proxy that looks after its files at this pace.
 #[track_caller]
 pub fn start_at_pace(text: &str, values: Values<'_>, pace: Pace) -> Proxy {
-    let folder = tempfile::tempdir().unwrap();
+    run(
+        tempfile::tempdir().unwrap(),
+        &config::fill(text, values),
+        pace,
+    )
+}
+
+/// Starts a proxy in a folder that holds the files it names.
+#[track_caller]
+pub fn start_in(folder: TempDir, text: &str) -> Proxy {
+    run(folder, &config::fill(text, &[]), NEVER)
+}
+
+#[track_caller]
+fn run(folder: TempDir, text: &str, pace: Pace) -> Proxy {
     let file = folder.path().join("proxy.yaml");
-    fs::write(&file, config::fill(text, values)).unwrap();
+    fs::write(&file, text).unwrap();
     let options = Options {
         pace,
         ..Options::new(file)
@@ -119,6 +130,11 @@ impl Proxy {
             let records: Vec<_> = whole.lines().map(record).collect();
             (records.len() >= count).then_some(records)
         })
+    }
+
+    /// The records that are there by now.
+    pub fn peek(&self) -> Vec<Value> {
+        self.records(0)
     }
 
     /// The only record there is.

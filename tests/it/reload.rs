@@ -1,0 +1,276 @@
+//! A config changes under way: exchanges, connections, tunnels and endpoints do not notice.
+
+use std::fs;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use lockgate::controlplane::reload::outcome::{Cause, Outcome, Verdict};
+use lockgate::controlplane::reload::watch::Pace;
+use rcgen::ExtendedKeyUsagePurpose;
+
+use crate::harness::backend::Backend;
+use crate::harness::client::Client;
+use crate::harness::{backend, certs, config, expect, play, proxy};
+
+/// Answers `/slow` when it is told to, and the rest at once.
+fn patient(name: &'static str) -> Backend {
+    backend::script(move |connection| {
+        while let Some(request) = connection.request() {
+            if request.target() == "/slow" {
+                connection.wait("leave to answer", |seen| seen.written > 0);
+            }
+            connection.ok(name);
+        }
+    })
+}
+
+#[test]
+fn an_exchange_finishes_on_the_snapshot_it_began_with() {
+    play(|| {
+        let (old, new) = (patient("old"), backend::named("new"));
+        let text = "routes: [{ pool: app, filters: [{ set_response_headers: { x-version: \"@v\" } \
+                    }] }]\npools: { app: { endpoints: [\"@app\"] } }";
+        let proxy = proxy::start(text, &[("v", &1), ("app", &old)]);
+        let mut slow = proxy.client();
+        slow.send("GET /slow HTTP/1.1\r\nHost: app.test\r\n\r\n");
+        old.request();
+        let outcome = proxy.rewrite(text, &[("v", &2), ("app", &new)]);
+        assert_eq!((outcome.is_good(), outcome.version), (true, 2));
+        let answer = proxy.client().get("/");
+        assert_eq!(
+            (answer.text(), answer.field("x-version")),
+            ("new", Some("2"))
+        );
+        old.note_written(1);
+        let answer = slow.answer();
+        assert_eq!(
+            (answer.text(), answer.field("x-version")),
+            ("old", Some("1"))
+        );
+        // The same connection goes on, with what is in force now.
+        assert_eq!(slow.get("/").text(), "new");
+    });
+}
+
+#[test]
+fn a_bad_config_never_replaces_a_good_one() {
+    play(|| {
+        let backend = backend::named("good");
+        let proxy = proxy::before(&[&backend]);
+        for bad in ["routes: [{ pool: nowhere }]", "listeners: 5", "]["] {
+            let outcome = proxy.rewrite(bad, &[]);
+            let Verdict::Rejected(errors) = &outcome.verdict else {
+                panic!("{outcome:?}")
+            };
+            assert!(errors[0].contains("proxy.yaml"), "{errors:?}");
+            assert_eq!((outcome.version, proxy.app().version()), (1, 1));
+            assert_eq!(proxy.client().get("/").text(), "good");
+        }
+    });
+}
+
+#[test]
+fn weights_change_without_a_new_connection() {
+    play(|| {
+        let (a, b) = (backend::named("a"), backend::named("b"));
+        let text = "routes: [{ pool: app }]\npools: { app: { endpoints: [{ address: \"@a\", \
+                    weight: @one }, { address: \"@b\", weight: @two }] } }";
+        let proxy = proxy::start(text, &[("a", &a), ("b", &b), ("one", &1), ("two", &1)]);
+        let mut client = proxy.client();
+        client.get("/");
+        client.get("/");
+        proxy.rewrite(text, &[("a", &a), ("b", &b), ("one", &0), ("two", &1)]);
+        for _ in 0..4 {
+            assert_eq!(client.get("/").text(), "b");
+        }
+        assert_eq!((a.seen().connections, b.seen().connections), (1, 1));
+    });
+}
+
+#[test]
+fn endpoints_keep_their_count_of_exchanges_in_flight() {
+    play(|| {
+        let (busy, idle) = (patient("busy"), backend::named("idle"));
+        let text = "routes: [{ match: { path: /slow }, pool: app }, { pool: app, filters: \
+                    [{ set_request_headers: { x-v: \"@v\" } }] }]\npools: { app: { balance: \
+                    least_connections, endpoints: [@more\"@busy\"] } }";
+        let values = |v, more| format!("{v}{more}");
+        let only = |text: &str| text.replace("@more", "");
+        let proxy = proxy::start(&only(text), &[("v", &1), ("busy", &busy)]);
+        let mut slow = proxy.client();
+        slow.send("GET /slow HTTP/1.1\r\nHost: app.test\r\n\r\n");
+        busy.request();
+        let both = text.replace("@more", &format!("\"{idle}\", "));
+        proxy.rewrite(&both, &[("v", &values(2, "")), ("busy", &busy)]);
+        let mut client = proxy.client();
+        for _ in 0..10 {
+            assert_eq!(client.get("/").text(), "idle");
+        }
+        busy.note_written(1);
+        assert_eq!(slow.answer().text(), "busy");
+    });
+}
+
+#[test]
+fn a_changed_certificate_is_shown_to_new_connections() {
+    play(|| {
+        let certs = certs::new().server("app", &["app.test"]);
+        let backend = backend::named("good");
+        let text = "listeners: [{ name: web, address: \"127.0.0.1:0\", tls: { certificates: \
+                    [{ cert: @certs/app.pem, key: @certs/app.key }] } }]\n\
+                    routes: [{ pool: app }]\npools: { app: { endpoints: [\"@app\"] } }";
+        let proxy = proxy::start(text, &[("certs", &certs), ("app", &backend)]);
+        let config = certs.trusting(&["http/1.1"]);
+        let mut old = Client::tls(proxy.address(), &config, "app.test");
+        let before = certs.leaf("app");
+        certs.issue(
+            certs.folder(),
+            "app",
+            &["app.test"],
+            ExtendedKeyUsagePurpose::ServerAuth,
+        );
+        assert!(proxy.app().reload().unwrap().is_good());
+        let new = Client::tls(proxy.address(), &config, "app.test");
+        assert_eq!(new.wire.peer().unwrap(), certs.leaf("app"));
+        assert_ne!(before, certs.leaf("app"));
+        assert_eq!(old.get("/").text(), "good");
+
+        let good = certs.leaf("app");
+        fs::write(certs.folder().join("app.pem"), "nonsense").unwrap();
+        let outcome = proxy.app().reload().unwrap();
+        let Verdict::Rejected(errors) = &outcome.verdict else {
+            panic!("{outcome:?}")
+        };
+        assert!(errors[0].contains("app.pem"), "{errors:?}");
+        let new = Client::tls(proxy.address(), &config, "app.test");
+        assert_eq!(new.wire.peer().unwrap(), good);
+    });
+}
+
+#[test]
+fn a_listener_that_is_gone_drains_and_a_new_one_accepts() {
+    play(|| {
+        let backend = patient("app");
+        let text = "listeners: [{ name: kept, address: \"127.0.0.1:0\" }, { name: @name, \
+                    address: \"127.0.0.1:0\" }]\nroutes: [{ pool: app }]\n\
+                    pools: { app: { endpoints: [\"@app\"] } }";
+        let proxy = proxy::start(text, &[("name", &"old"), ("app", &backend)]);
+        let (kept, gone) = (proxy.at("kept"), proxy.at("old"));
+        let mut stays = Client::connect(kept);
+        stays.get("/");
+        let mut idle = Client::connect(gone);
+        idle.get("/");
+        let mut slow = Client::connect(gone);
+        slow.send("GET /slow HTTP/1.1\r\nHost: app.test\r\n\r\n");
+        backend.requests(3);
+        proxy.rewrite(text, &[("name", &"new"), ("app", &backend)]);
+        assert_eq!(proxy.at("kept"), kept);
+        assert_eq!(Client::connect(proxy.at("new")).get("/").text(), "app");
+        assert_eq!(stays.get("/").text(), "app");
+        idle.is_closed();
+        expect::eventually("the listener closed", || TcpStream::connect(gone).err());
+        backend.note_written(1);
+        let answer = slow.answer();
+        assert_eq!(
+            (answer.text(), answer.field("connection")),
+            ("app", Some("close"))
+        );
+        slow.is_closed();
+    });
+}
+
+#[test]
+fn a_websocket_does_not_notice() {
+    play(|| {
+        let backend = backend::script(|connection| {
+            connection.head();
+            connection.send(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+            );
+            loop {
+                let piece = connection.wire.some();
+                if piece.is_empty() || !connection.send(piece) {
+                    break;
+                }
+            }
+        });
+        let other = backend::named("other");
+        let proxy = proxy::before(&[&backend]);
+        let mut client = proxy.client();
+        client
+            .send("GET / HTTP/1.1\r\nHost: app.test\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+        client.head();
+        for round in 0..3 {
+            // Its endpoint, its route and its pool are gone.
+            let text = format!(
+                "routes: [{{ pool: pool{round} }}]\npools: {{ pool{round}: {{ endpoints: \
+                 [\"@other\"] }} }}"
+            );
+            assert!(proxy.rewrite(&text, &[("other", &other)]).is_good());
+            assert_eq!(proxy.client().get("/").text(), "other");
+            client.send("ping");
+            assert_eq!(client.wire.exactly(4).0, b"ping");
+        }
+    });
+}
+
+#[test]
+fn idle_connections_survive() {
+    play(|| {
+        let backend = backend::echo();
+        let text = "routes: [{ pool: app, filters: [{ set_request_headers: { x-v: \"@v\" } }] }]\n\
+                    pools: { app: { endpoints: [\"@app\"] } }";
+        let proxy = proxy::start(text, &[("v", &0), ("app", &backend)]);
+        let mut client = proxy.client();
+        for version in 1..5 {
+            client.get("/");
+            proxy.rewrite(text, &[("v", &version), ("app", &backend)]);
+        }
+        let values: Vec<_> = backend
+            .requests(4)
+            .iter()
+            .map(|request| request.field("x-v").unwrap().to_owned())
+            .collect();
+        assert_eq!(values, ["0", "1", "2", "3"]);
+        assert_eq!(backend.seen().connections, 1);
+    });
+}
+
+#[test]
+fn a_file_that_changes_is_taken_up_however_it_is_written() {
+    play(|| {
+        let (a, b) = (backend::named("a"), backend::named("b"));
+        let pace = Pace {
+            settle: Duration::from_millis(50),
+            poll: Duration::from_secs(3600),
+        };
+        let text = config::before(&[&a], "");
+        let proxy = proxy::start_at_pace(&text, &[], pace);
+        let file = proxy.folder().join("proxy.yaml");
+        let taken_up = |number| {
+            let changed = |outcome: &Outcome| {
+                outcome.is_good() && matches!(outcome.verdict, Verdict::Changed(_))
+            };
+            let outcome = proxy.app().wait(number, expect::PATIENCE, changed);
+            let outcome = outcome.expect("a new version");
+            assert_eq!(outcome.cause, Cause::FilesChanged);
+            outcome.number
+        };
+        let [to_a, to_b] = [&a, &b].map(|end| config::fill(&config::before(&[end], ""), &[]));
+        // Written in place.
+        fs::write(&file, &to_b).unwrap();
+        let number = taken_up(1);
+        assert_eq!(proxy.client().get("/").text(), "b");
+        // Renamed over, as editors do.
+        let draft = proxy.folder().join("draft");
+        fs::write(&draft, &to_a).unwrap();
+        fs::rename(&draft, &file).unwrap();
+        let number = taken_up(number);
+        assert_eq!(proxy.client().get("/").text(), "a");
+        // Deleted and written again.
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, &to_b).unwrap();
+        taken_up(number);
+        assert_eq!(proxy.client().get("/").text(), "b");
+    });
+}
