@@ -296,6 +296,20 @@ impl Closing {
     }
 }
 
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let record = &mut self.record;
+        // A tunnel has counted for itself.
+        if let Some(intake) = self.intake.as_ref().filter(|_| !record.upgraded) {
+            record.bytes_received = intake.bytes.get();
+        }
+        if record.status.is_none() && record.fault.is_none() {
+            // Dropped before there was an answer: cut off by us, or else left by the client.
+            record.fault = self.active.verdict();
+        }
+    }
+}
+
 impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = BodyError;
@@ -352,9 +366,6 @@ impl Drop for ResponseBody {
         let Some(closing) = &mut self.closing else {
             return;
         };
-        if let Some(intake) = &closing.intake {
-            closing.record.bytes_received = intake.bytes.get();
-        }
         // What still streams was not wanted to its end: the client is gone, or was cut off.
         if !http_body::Body::is_end_stream(&self.source) && closing.lease.is_some() {
             let fault = closing.active.verdict().unwrap_or(Fault::ClientGone);
