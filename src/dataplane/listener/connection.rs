@@ -1,7 +1,10 @@
 //! One connection from its first byte to its close: who is it, TLS or not, which protocol.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::base::addr::ClientAddr;
 use crate::base::clock;
 use crate::base::deadline::TICK;
-use crate::base::drain::Guest;
+use crate::base::drain::{Guest, Phase};
 use crate::base::fault::Fault;
 use crate::dataplane::context::{Facts, Secure};
 use crate::dataplane::http::pulse::Pulse;
@@ -60,7 +63,12 @@ async fn in_clear(
 ) {
     let facts = Facts::new(client, None);
     let within = born + engine.snapshot().timeouts.first_byte;
-    let Some(protocol) = engine.deadlines.within(within, sniff(&stream)).await else {
+    let sniffed = undrained(&guest, engine.deadlines.within(within, sniff(&stream))).await;
+    // Nothing has begun on it that a drain would have to wait for.
+    let Some(sniffed) = sniffed else {
+        return;
+    };
+    let Some(protocol) = sniffed else {
         lost(&engine, &facts, Fault::FirstByteTimeout);
         return;
     };
@@ -77,6 +85,21 @@ async fn in_clear(
         // It came and went without a word, as health checks of balancers do.
         None => {}
     }
+}
+
+/// Waits for `future` as long as no drain begins; `None` says that one did.
+async fn undrained<F: Future>(guest: &Guest, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        match guest.poll_phase(cx) {
+            Phase::Open => Poll::Pending,
+            Phase::Draining | Phase::Closing => Poll::Ready(None),
+        }
+    })
+    .await
 }
 
 /// Which protocol a client in clear speaks, by its first bytes, which stay in the socket; `None` when it leaves.
