@@ -242,6 +242,7 @@ struct Watch {
     age: Duration,
     head: Option<Instant>,
     stalled: Cell<Option<(u64, Instant)>>,
+    blocked: bool,
     finishing: bool,
 }
 
@@ -252,15 +253,17 @@ impl Watch {
         pulse: Option<Rc<Pulse>>,
         timeouts: &Timeouts,
     ) -> Self {
-        let first = downstream.born + timeouts.first_byte;
+        let age = jittered(timeouts.age, downstream.born);
+        let first = timeouts.first_byte.min(timeouts.keep_alive).min(age);
         Self {
             downstream: Rc::clone(downstream),
             pulse,
-            deadline: engine.deadlines.at(Some(first)),
+            deadline: engine.deadlines.at(Some(downstream.born + first)),
             timeouts: timeouts.clone(),
-            age: jittered(timeouts.age, downstream.born),
+            age,
             head: None,
             stalled: Cell::new(None),
+            blocked: false,
             finishing: false,
         }
     }
@@ -286,7 +289,19 @@ impl Watch {
         if head != self.head {
             self.head = head;
             if let Some(head) = head {
-                self.deadline.set(Some(head + self.timeouts.header));
+                let due = head + self.timeouts.header;
+                self.deadline.set(Some(self.sooner(head, due)));
+            }
+        }
+        let blocked = self
+            .pulse
+            .as_ref()
+            .is_some_and(|pulse| pulse.write_blocked.get());
+        if blocked != self.blocked {
+            self.blocked = blocked;
+            if blocked {
+                self.deadline
+                    .set(Some(clock::now() + self.timeouts.send / 3));
             }
         }
         while self.deadline.poll(cx).is_ready() {
@@ -307,7 +322,8 @@ impl Watch {
                 // The refusal is an answer like any other, and the client has to take it.
                 self.deadline.set(Some(now + self.timeouts.send));
             } else {
-                self.deadline.set(Some(head + self.timeouts.header));
+                let due = head + self.timeouts.header;
+                self.deadline.set(Some(self.sooner(now, due)));
             }
             return None;
         }
@@ -328,13 +344,22 @@ impl Watch {
             self.deadline.set(Some(now + self.timeouts.send));
             return self.finish();
         }
-        self.deadline.set(Some(since + patience));
+        self.deadline.set(Some(self.sooner(now, since + patience)));
         None
+    }
+
+    /// When to look next, if nothing but `due` were due: an exchange may be over long before that, and from its
+    /// end on the connection is idle.
+    fn sooner(&self, now: Instant, due: Instant) -> Instant {
+        let due = due.min(now + self.timeouts.keep_alive);
+        let old = self.downstream.born + self.age;
+        if old > now { due.min(old) } else { due }
     }
 
     /// An exchange runs: does the client take its answer?
     fn look_at_answer(&mut self, now: Instant) -> Option<Verdict> {
-        self.deadline.set(Some(now + self.timeouts.send / 3));
+        let due = now + self.timeouts.send / 3;
+        self.deadline.set(Some(self.sooner(now, due)));
         if let Some(pulse) = self
             .pulse
             .as_ref()
