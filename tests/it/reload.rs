@@ -120,8 +120,9 @@ fn a_changed_certificate_is_shown_to_new_connections() {
                     [{ cert: @certs/app.pem, key: @certs/app.key }] } }]\n\
                     routes: [{ pool: app }]\npools: { app: { endpoints: [\"@app\"] } }";
         let proxy = proxy::start(text, &[("certs", &certs), ("app", &backend)]);
-        let config = certs.trusting(&["http/1.1"]);
-        let mut old = Client::tls(proxy.address(), &config, "app.test");
+        // Each with a memory of its own: who resumes a session is shown no certificate.
+        let connect = || Client::tls(proxy.address(), &certs.trusting(&["http/1.1"]), "app.test");
+        let mut old = connect();
         let before = certs.leaf("app");
         certs.issue(
             certs.folder(),
@@ -130,7 +131,7 @@ fn a_changed_certificate_is_shown_to_new_connections() {
             ExtendedKeyUsagePurpose::ServerAuth,
         );
         assert!(proxy.app().reload().unwrap().is_good());
-        let new = Client::tls(proxy.address(), &config, "app.test");
+        let new = connect();
         assert_eq!(new.wire.peer().unwrap(), certs.leaf("app"));
         assert_ne!(before, certs.leaf("app"));
         assert_eq!(old.get("/").text(), "good");
@@ -142,7 +143,7 @@ fn a_changed_certificate_is_shown_to_new_connections() {
             panic!("{outcome:?}")
         };
         assert!(errors[0].contains("app.pem"), "{errors:?}");
-        let new = Client::tls(proxy.address(), &config, "app.test");
+        let new = connect();
         assert_eq!(new.wire.peer().unwrap(), good);
     });
 }

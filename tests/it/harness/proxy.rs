@@ -18,9 +18,9 @@ use super::client::Client;
 use super::config::{self, Values};
 use super::expect;
 
-/// Far from ideas of its own: cases say when to reload.
-const NEVER: Pace = Pace {
-    settle: Duration::from_secs(3600),
+/// Slow to have ideas of its own: cases say when to reload.
+const SLOW: Pace = Pace {
+    settle: Duration::from_secs(1),
     poll: Duration::from_secs(3600),
 };
 
@@ -33,7 +33,7 @@ pub struct Proxy {
 /// Starts a proxy; see [`config`] for what is filled in.
 #[track_caller]
 pub fn start(text: &str, values: Values<'_>) -> Proxy {
-    start_at_pace(text, values, NEVER)
+    start_at_pace(text, values, SLOW)
 }
 
 /// Starts a proxy that looks after its files at this pace.
@@ -49,7 +49,7 @@ pub fn start_at_pace(text: &str, values: Values<'_>, pace: Pace) -> Proxy {
 /// Starts a proxy in a folder that holds the files it names.
 #[track_caller]
 pub fn start_in(folder: TempDir, text: &str) -> Proxy {
-    run(folder, &config::fill(text, &[]), NEVER)
+    run(folder, &config::fill(text, &[]), SLOW)
 }
 
 #[track_caller]
