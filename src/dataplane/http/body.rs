@@ -18,9 +18,9 @@ use crate::base::body::Body;
 use crate::base::clock;
 use crate::base::deadline::{Deadline, Deadlines};
 use crate::base::fault::Fault;
-use crate::dataplane::http::Active;
 use crate::dataplane::http::expect::Gate;
 use crate::dataplane::http::pulse::Pulse;
+use crate::dataplane::http::{Active, Flow};
 use crate::dataplane::upstream::client::Lease;
 use crate::dataplane::upstream::endpoint::InFlight;
 use crate::telemetry::access_log::Record;
@@ -323,7 +323,10 @@ impl http_body::Body for ResponseBody {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 match &mut this.closing {
-                    Some(closing) => ready!(closing.poll_late(cx)),
+                    Some(closing) => {
+                        closing.active.note(Flow::Dry);
+                        ready!(closing.poll_late(cx));
+                    }
                     None => return Poll::Pending,
                 }
                 return Poll::Ready(Some(Err(this.fail(Fault::ResponseStalled))));
@@ -333,6 +336,7 @@ impl http_body::Body for ResponseBody {
             Some(Ok(frame)) => {
                 if let Some(closing) = &mut this.closing {
                     closing.waiting = false;
+                    closing.active.note(Flow::Handed);
                     let bytes = frame.data_ref().map_or(0, Buf::remaining) as u64;
                     closing.record.bytes_sent += bytes;
                 }

@@ -101,6 +101,7 @@ pub struct Downstream {
     served: Cell<u64>,
     idle_since: Cell<Instant>,
     verdict: Cell<Option<Fault>>,
+    flow: Cell<Flow>,
     tunnel: RefCell<Option<Pending>>,
 }
 
@@ -123,6 +124,7 @@ impl Downstream {
             served: Cell::new(0),
             idle_since: Cell::new(born),
             verdict: Cell::new(None),
+            flow: Cell::default(),
             tunnel: RefCell::new(None),
         }
     }
@@ -137,6 +139,18 @@ impl Downstream {
     }
 }
 
+/// What an answer's body did when its stream was polled last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flow {
+    /// It was not asked for anything.
+    #[default]
+    Untouched,
+    /// It gave a frame, and nobody came back for more.
+    Handed,
+    /// It had nothing to give.
+    Dry,
+}
+
 /// One exchange on a connection; it is over when this is dropped.
 #[derive(Debug)]
 pub struct Active {
@@ -147,6 +161,11 @@ impl Active {
     /// Why the connection was cut, if it was.
     pub fn verdict(&self) -> Option<Fault> {
         self.downstream.verdict.get()
+    }
+
+    /// Notes what the answer's body did.
+    pub fn note(&self, flow: Flow) {
+        self.downstream.flow.set(flow);
     }
 
     /// The connection.

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ use crate::base::fault::Fault;
 use crate::dataplane::http::exchange::exchange;
 use crate::dataplane::http::pulse::Pulse;
 use crate::dataplane::http::strict::Strict;
-use crate::dataplane::http::{Downstream, Engine, framing};
+use crate::dataplane::http::{Downstream, Engine, Flow, framing};
 use crate::dataplane::snapshot::{Limits, Timeouts};
 
 /// Bytes of a request target.
@@ -176,7 +176,12 @@ where
             ))
         })
     };
-    let mut connection = http2::Builder::new(OnThisWorker)
+    let executor = OnThisWorker {
+        engine: Rc::clone(&engine),
+        downstream: Rc::clone(&downstream),
+        patience: snapshot.timeouts.send,
+    };
+    let mut connection = http2::Builder::new(executor)
         .timer(TokioTimer::new())
         .max_concurrent_streams(h2_streams)
         .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
@@ -213,12 +218,62 @@ where
 }
 
 /// Runs hyper's stream tasks on the worker that asks, each under a deadline for a client that takes nothing.
-#[derive(Clone, Copy, Debug)]
-struct OnThisWorker;
+#[derive(Clone, Debug)]
+struct OnThisWorker {
+    engine: Rc<Engine>,
+    downstream: Rc<Downstream>,
+    patience: Duration,
+}
 
 impl<F: Future<Output: 'static> + 'static> Executor<F> for OnThisWorker {
     fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
+        let this = self.clone();
+        tokio::task::spawn_local(async move {
+            let mut task = pin!(Some(task));
+            if this.taken(task.as_mut()).await {
+                return;
+            }
+            // Dropping the task resets the stream, and the record learns why.
+            let verdict = &this.downstream.verdict;
+            let before = verdict.replace(Some(Fault::ClientStalled));
+            task.set(None);
+            verdict.set(before);
+        });
+    }
+}
+
+impl OnThisWorker {
+    /// Runs a stream's task; `false` when its client has taken nothing of a frame for too long.
+    ///
+    /// Capacity wakes the task, so one that is polled with a frame still in its hands makes progress.
+    async fn taken<F: Future>(&self, mut task: Pin<&mut Option<F>>) -> bool {
+        let mut deadline: Option<Deadline> = None;
+        poll_fn(|cx| {
+            let is_late = deadline
+                .as_ref()
+                .is_some_and(|deadline| deadline.poll(cx).is_ready());
+            self.downstream.flow.set(Flow::Untouched);
+            let Some(running) = task.as_mut().as_pin_mut() else {
+                return Poll::Ready(true);
+            };
+            if running.poll(cx).is_ready() {
+                return Poll::Ready(true);
+            }
+            match self.downstream.flow.get() {
+                Flow::Dry => deadline = None,
+                Flow::Untouched if deadline.is_none() => {}
+                Flow::Untouched if is_late => return Poll::Ready(false),
+                Flow::Untouched | Flow::Handed => {
+                    let due = Some(clock::now() + self.patience);
+                    let deadline = deadline.get_or_insert_with(|| self.engine.deadlines.at(None));
+                    deadline.set(due);
+                    // It was set to a time to come: this leaves the waker.
+                    let _ = deadline.poll(cx);
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 
