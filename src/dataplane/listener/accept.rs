@@ -22,19 +22,32 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 pub struct Census {
     open: Cell<usize>,
     left: Notify,
-    /// TLS handshakes at a time.
-    pub handshakes: Rc<Semaphore>,
+    handshakes: Semaphore,
+    admitted: Cell<usize>,
 }
 
 impl Census {
     /// A census that admits this many handshakes at a time.
     pub fn new(handshakes: usize) -> Self {
-        let handshakes = Rc::new(Semaphore::new(handshakes));
         Self {
             open: Cell::new(0),
             left: Notify::new(),
-            handshakes,
+            handshakes: Semaphore::new(handshakes),
+            admitted: Cell::new(handshakes),
         }
+    }
+
+    /// Turns at a TLS handshake, as many at a time as `limit` says now: a reload may have moved it.
+    pub fn handshakes(&self, limit: usize) -> &Semaphore {
+        let before = self.admitted.replace(limit);
+        if limit > before {
+            self.handshakes.add_permits(limit - before);
+        } else if limit < before {
+            // Those that are taken just now cannot be; they are missed until the next time somebody looks.
+            let forgotten = self.handshakes.forget_permits(before - limit);
+            self.admitted.set(before - forgotten);
+        }
+        &self.handshakes
     }
 
     fn enter(self: &Rc<Self>) -> Present {

@@ -138,7 +138,8 @@ async fn in_tls(
 ) {
     let within = born + engine.snapshot().timeouts.handshake;
     let handshake = async {
-        let _turn = census.handshakes.acquire().await;
+        let limit = engine.snapshot().limits.handshakes;
+        let _turn = census.handshakes(limit).acquire().await;
         tls::accept(tls, stream).await
     };
     let accepted = match engine.deadlines.within(within, handshake).await {
