@@ -9,7 +9,8 @@ use crate::harness::{backend, certs, client, expect, play, proxy};
 
 /// Stops the proxy, and insists on one record with this status and fault.
 #[track_caller]
-fn ends_with(proxy: Proxy, status: u16, fault: Value) -> Value {
+fn ends_with(proxy: Proxy, status: u16, fault: impl Into<Value>) -> Value {
+    let fault = fault.into();
     proxy.records(1);
     let mut records = proxy.stop();
     assert_eq!(records.len(), 1, "{records:?}");
@@ -67,7 +68,7 @@ fn a_fault_is_recorded_once() {
         let refuses = backend::refuses();
         let proxy = proxy::before(&[&refuses]);
         proxy.client().get("/");
-        ends_with(proxy, 502, "connect_failed".into());
+        ends_with(proxy, 502, "connect_failed");
     });
 }
 
@@ -100,7 +101,7 @@ fn a_client_that_left_before_the_answer_is_recorded_once() {
         client.send("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n");
         backend.request();
         drop(client);
-        ends_with(proxy, 499, "client_gone".into());
+        ends_with(proxy, 499, "client_gone");
 
         let backend = backend::stalls();
         let proxy = proxy::before(&[&backend]);
@@ -109,7 +110,7 @@ fn a_client_that_left_before_the_answer_is_recorded_once() {
         let answer = client.send_cancellable(request.unwrap());
         backend.request();
         answer.abort();
-        ends_with(proxy, 499, "client_gone".into());
+        ends_with(proxy, 499, "client_gone");
     });
 }
 
@@ -123,7 +124,7 @@ fn a_client_that_left_in_the_answer_is_recorded_once_with_the_status_it_saw() {
         client.head();
         client.wire.exactly(5);
         drop(client);
-        let record = ends_with(proxy, 200, "client_gone".into());
+        let record = ends_with(proxy, 200, "client_gone");
         assert_eq!(record["bytes_out"], 5);
     });
 }
@@ -169,7 +170,7 @@ fn a_handshake_that_fails_is_recorded_once() {
         );
         let config = strangers.trusting(&["http/1.1"]);
         assert!(client::Client::try_tls(proxy.address(), &config, "app.test").is_err());
-        let record = ends_with(proxy, 400, "handshake_failed".into());
+        let record = ends_with(proxy, 400, "handshake_failed");
         assert_eq!(record["method"], Value::Null);
     });
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::harness::backend::Backend;
-use crate::harness::{backend, play, proxy};
+use crate::harness::{backend, expect, play, proxy};
 
 fn counts(backends: &[&Backend]) -> Vec<usize> {
     backends
@@ -60,7 +60,7 @@ fn least_connections_prefers_the_endpoint_with_fewer_exchanges_in_flight() {
         });
         let idle = backend::named("idle");
         let proxy = proxy::start(
-            "routes: [{ match: { path: /slow }, pool: app }, { pool: app }]\n\
+            "routes: [{ pool: app }]\n\
              pools: { app: { balance: least_connections, endpoints: [\"@busy\", \"@idle\"] } }",
             &[("busy", &busy), ("idle", &idle)],
         );
@@ -69,7 +69,7 @@ fn least_connections_prefers_the_endpoint_with_fewer_exchanges_in_flight() {
             let mut client = proxy.client();
             client.send("GET /slow HTTP/1.1\r\nHost: app.test\r\n\r\n");
             let before = idle.seen().requests.len();
-            crate::harness::expect::eventually("the request arrived", || {
+            expect::eventually("the request arrived", || {
                 let arrived = busy.seen().requests.iter().any(|it| it.target() == "/slow");
                 (arrived || idle.seen().requests.len() > before).then_some(())
             });

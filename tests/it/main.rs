@@ -3,11 +3,15 @@
 //! One binary, one module a behaviour. `harness` is the vocabulary.
 #![allow(unreachable_pub, reason = "nothing is outside of this binary")]
 #![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a harness fails by panicking, as its cases do"
+)]
+#![allow(
     clippy::disallowed_methods,
     reason = "cases block, and their backends are threads and tasks of their own"
 )]
 
-#[allow(dead_code)]
 mod harness;
 
 mod access_log;

@@ -392,18 +392,6 @@ pub fn closes_after(count: usize) -> Backend {
     })
 }
 
-/// Reads the request and closes instead of answering; from the second connection on it is well-behaved.
-pub fn closes_unanswered_once() -> Backend {
-    script(|connection| {
-        while connection.request().is_some() {
-            if connection.number == 0 {
-                return;
-            }
-            connection.ok("ok");
-        }
-    })
-}
-
 /// An address that refuses connections.
 pub fn refuses() -> SocketAddr {
     let (_, address) = listen();
