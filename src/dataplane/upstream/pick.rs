@@ -97,16 +97,16 @@ impl Schedule {
         }
     }
 
-    fn next(&self) -> Option<usize> {
+    /// The members from the one whose turn it is, in the order of the turns, once round.
+    ///
+    /// One step of the cursor, however many are passed over: other workers move it meanwhile, and a walk along
+    /// it could meet the same member again and again, and miss the only one left.
+    fn upcoming(&self) -> impl Iterator<Item = usize> {
         // Relaxed: two workers may see turns in either order, each turn is taken once all the same.
         let turn = self.cursor.0.fetch_add(1, Ordering::Relaxed);
-        self.turns
-            .get(turn.checked_rem(self.turns.len())?)
-            .map(|&member| member as usize)
-    }
-
-    fn len(&self) -> usize {
-        self.turns.len()
+        let start = turn.checked_rem(self.turns.len()).unwrap_or_default();
+        let (behind, ahead) = self.turns.split_at_checked(start).unwrap_or_default();
+        ahead.iter().chain(behind).map(|&member| member as usize)
     }
 }
 
@@ -122,13 +122,10 @@ fn round_robin<'a>(
     members: &'a [Member],
     tried: &[EndpointId],
 ) -> Option<&'a Arc<Endpoint>> {
-    for _ in 0..schedule.len() {
-        let member = members.get(schedule.next()?)?;
-        if !tried.contains(&member.endpoint.id) {
-            return Some(&member.endpoint);
-        }
-    }
-    None
+    schedule
+        .upcoming()
+        .filter_map(|member| Some(&members.get(member)?.endpoint))
+        .find(|endpoint| !tried.contains(&endpoint.id))
 }
 
 fn least_connections<'a>(
@@ -137,7 +134,7 @@ fn least_connections<'a>(
     tried: &[EndpointId],
 ) -> Option<&'a Arc<Endpoint>> {
     // Starting where round robin would go makes the first of equals a fair one.
-    let (behind, ahead) = members.split_at_checked(schedule.next()?)?;
+    let (behind, ahead) = members.split_at_checked(schedule.upcoming().next()?)?;
     let mut best: Option<(&Member, u64)> = None;
     for member in ahead.iter().chain(behind) {
         if member.weight == 0 || tried.contains(&member.endpoint.id) {
@@ -156,6 +153,8 @@ fn least_connections<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
     use crate::base::addr::EndpointAddr;
     use crate::dataplane::upstream::endpoint::{Identity, Protocol};
@@ -221,7 +220,7 @@ mod tests {
     #[test]
     fn weights_beyond_the_limit_are_scaled_and_nobody_is_lost() {
         let schedule = Schedule::new(&[1, u32::MAX]);
-        assert!(schedule.len() as u64 <= SCHEDULE_LIMIT + 1);
+        assert!(schedule.turns.len() as u64 <= SCHEDULE_LIMIT + 1);
         assert!(schedule.turns.contains(&0));
     }
 
@@ -237,6 +236,23 @@ mod tests {
             assert_ne!(first, second);
             assert!(picker.pick(&all, &[first, second]).is_none());
         }
+    }
+
+    #[test]
+    fn the_only_one_left_is_found_while_other_workers_take_their_turns() {
+        let all = members(&[1, 1]);
+        let picker = Picker::RoundRobin(Schedule::new(&[1, 1]));
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    picker.pick(&all, &[]).unwrap();
+                }
+            });
+            let found = (0..100_000).all(|_| picker.pick(&all, &[all[0].endpoint.id]).is_some());
+            is_over.store(true, Ordering::Relaxed);
+            assert!(found);
+        });
     }
 
     #[test]
