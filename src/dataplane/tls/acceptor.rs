@@ -62,7 +62,12 @@ impl ServerPlan {
             .map_err(|error| MaterialError::Refused(error.to_string()))?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::clone(&certs) as _);
-        config.alpn_protocols = vec![Alpn::H2.to_wire(), Alpn::Http1.to_wire()];
+        // Clients held to HTTP/1.0 offer nothing else, and the same codec serves them.
+        config.alpn_protocols = vec![
+            Alpn::H2.to_wire(),
+            Alpn::Http1.to_wire(),
+            b"http/1.0".to_vec(),
+        ];
         config.ticketer = Arc::clone(&tickets) as _;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = TICKETS;

@@ -44,7 +44,7 @@ pub use subject::ClientIdentity;
 pub enum Alpn {
     /// HTTP/2.
     H2,
-    /// HTTP/1.1, also when the other side knows no ALPN.
+    /// HTTP/1.1, also when the other side knows no ALPN or only HTTP/1.0.
     Http1,
 }
 

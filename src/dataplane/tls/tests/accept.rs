@@ -55,6 +55,7 @@ async fn the_protocol_is_what_both_sides_know() {
         (&["http/1.1", "h2"][..], Alpn::H2),
         (&["http/1.1"], Alpn::Http1),
         (&["spdy/3", "http/1.1"], Alpn::Http1),
+        (&["http/1.0"], Alpn::Http1),
         (&[], Alpn::Http1),
     ] {
         let client = Client::new(&authority, None).offering(offered).ready();
