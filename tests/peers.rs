@@ -1,34 +1,38 @@
-//! Lockgate beside real servers and clients: nginx, curl and the others that `.ci/run peers` installs.
+//! Lockgate beside real servers and clients: nginx, Node, Python, gRPC, curl, wrk, h2load, openssl, a browser.
 //!
-//! Behind the feature `peers`, since plain `cargo test` needs nothing but Rust and a C compiler.
+//! Each test drives the real binary with a config in a folder of its own, on ports the system chose, and ends every
+//! program it started. Behind the feature `peers`, since plain `cargo test` needs nothing but Rust and a C compiler;
+//! `.ci/run peers` installs what is needed. A program that is missing fails its test: nothing is skipped.
+//!
+//! `LOCKGATE_PEERS_LARGE=1` makes the file larger and the load longer; `LOCKGATE_PEERS_BINARY` names another binary
+//! to drive, such as the release build.
 
-#![expect(clippy::panic, reason = "a test ends by it")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, its helpers too, and tells its figures"
+)]
 
-use std::process::Command;
-
-#[test]
-fn curl_speaks_http2() {
-    let told = version_of("curl", "--version");
-    assert!(told.contains("HTTP2"), "curl without HTTP/2: {told}");
-}
-
-#[test]
-fn nginx_is_there() {
-    let told = version_of("nginx", "-v");
-    assert!(told.starts_with("nginx version: "), "not an nginx: {told}");
-}
-
-/// What a program says of itself; nginx says it on standard error.
-fn version_of(program: &str, flag: &str) -> String {
-    let output = Command::new(program)
-        .arg(flag)
-        .output()
-        .unwrap_or_else(|error| panic!("{program}: {error}; `.ci/run peers` installs it"));
-    assert!(
-        output.status.success(),
-        "{program} {flag}: {}",
-        output.status
-    );
-    let both = [output.stdout, output.stderr].concat();
-    String::from_utf8_lossy(&both).into_owned()
-}
+#[path = "peers/curl.rs"]
+mod curl;
+#[path = "peers/demo.rs"]
+mod demo;
+#[path = "peers/grpc.rs"]
+mod grpc;
+#[path = "peers/large.rs"]
+mod large;
+#[path = "peers/load.rs"]
+mod load;
+#[path = "peers/openssl.rs"]
+mod openssl;
+#[path = "peers/origins.rs"]
+mod origins;
+#[path = "peers/process.rs"]
+mod process;
+#[path = "peers/proxy.rs"]
+mod proxy;
+#[path = "peers/reload.rs"]
+mod reload;
+#[path = "peers/servers.rs"]
+mod servers;
