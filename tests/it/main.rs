@@ -21,6 +21,7 @@ mod drain;
 mod examples;
 mod faults;
 mod headers;
+mod hostile;
 mod limits;
 mod pools;
 mod protocols;
