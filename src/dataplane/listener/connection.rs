@@ -22,8 +22,8 @@ use crate::dataplane::listener::accept::Census;
 use crate::dataplane::snapshot::ListenerPlan;
 use crate::dataplane::tls::{self, AcceptError, Alpn, ServerPlan};
 
-/// What an HTTP/2 client begins with (RFC 9113 §3.4); three bytes tell it from every HTTP/1 method.
-const PREFACE: &[u8] = b"PRI";
+/// What an HTTP/2 client begins with (RFC 9113 §3.4); its first line tells it from every HTTP/1 request.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 /// The answer to plain HTTP on a TLS port: whoever typed the URL reads what is wrong with it.
 const PLAIN_ON_TLS: &[u8] =
