@@ -119,11 +119,11 @@ fn measured(fields: &mut HeaderMap, body: Body) -> Body {
 pub fn fault(fault: Fault, style: Style, mut closing: Box<Closing>) -> Response<ResponseBody> {
     closing.record.fault.get_or_insert(fault);
     closing.lease = None;
-    let mut response = match style.form {
-        Form::Grpc => grpc(fault),
-        Form::Plain | Form::Html | Form::Json => page(fault, style.form),
+    let (mut response, logged) = match style.form {
+        Form::Grpc => (grpc(fault), StatusCode::OK.as_u16()),
+        Form::Plain | Form::Html | Form::Json => (page(fault, style.form), fault.code()),
     };
-    closing.record.status = Some(response.status().as_u16());
+    closing.record.status = Some(logged);
     let fields = response.headers_mut();
     if let Some(kind) = proxy_status(fault) {
         fields.insert(PROXY_STATUS, kind);
@@ -149,8 +149,17 @@ fn proxy_status(fault: Fault) -> Option<HeaderValue> {
     HeaderValue::from_str(&format!("lockgate; error={kind}")).ok()
 }
 
+/// What the client is sent: one that closed its half in the middle of its request may still be reading, and the
+/// status of its absence is only for the log.
+fn wire_status(fault: Fault) -> StatusCode {
+    match fault.code() {
+        499 => StatusCode::BAD_REQUEST,
+        _ => fault.status(),
+    }
+}
+
 fn page(fault: Fault, form: Form) -> Response<Body> {
-    let status = fault.status();
+    let status = wire_status(fault);
     let code = status.as_u16();
     let reason = status.canonical_reason().unwrap_or("Error");
     let sentence = sentence(status);
