@@ -300,10 +300,22 @@ fn request_for(
         parts.uri = absolute(&parts.uri, scheme, &parts.headers);
         parts.headers.remove(header::HOST);
         parts.headers.remove(header::EXPECT);
+        parts.headers.remove(header::TRANSFER_ENCODING);
     } else {
         parts.version = Version::HTTP_11;
+        if must_say_chunked(&parts, &body) {
+            let chunked = http::HeaderValue::from_static("chunked");
+            parts.headers.insert(header::TRANSFER_ENCODING, chunked);
+        }
     }
     Request::from_parts(parts, body)
+}
+
+/// Whether hyper would leave out the body: it takes these methods to have none unless the header tells of it.
+fn must_say_chunked(parts: &Parts, body: &RequestBody) -> bool {
+    matches!(parts.method, Method::GET | Method::HEAD | Method::CONNECT)
+        && !http_body::Body::is_end_stream(body)
+        && !parts.headers.contains_key(header::CONTENT_LENGTH)
 }
 
 /// Undoes [`request_for`], for an attempt that may speak another protocol.
