@@ -24,6 +24,7 @@ use crate::dataplane::context::{Facts, Scheme};
 use crate::dataplane::http::body::{Closing, RequestBody};
 use crate::dataplane::http::expect::Latch;
 use crate::dataplane::http::forward::Outbound;
+use crate::dataplane::http::framing::TARGET_BYTES;
 use crate::dataplane::http::upgrade::Wish;
 use crate::dataplane::http::{Downstream, Engine};
 use crate::dataplane::route::Lookup;
@@ -99,7 +100,7 @@ pub fn admit(
     }
     let request_id = engine.request_ids.pick(parts.headers.get(X_REQUEST_ID));
     record.request_id = Some(request_id);
-    count_fields(snapshot, &parts)?;
+    judge_http2(snapshot, &parts)?;
     if parts.method == Method::CONNECT && parts.extensions.get::<ConnectProtocol>().is_none() {
         return Err(Fault::MethodRefused);
     }
@@ -141,10 +142,23 @@ fn host_of(parts: &Parts) -> Result<HeaderValue, Fault> {
     HeaderValue::from_str(authority.as_str()).map_err(|_| Fault::HostInvalid)
 }
 
-/// HTTP/2 has no gate before hyper that counts; HTTP/1.1 was counted there.
-fn count_fields(snapshot: &Snapshot, parts: &Parts) -> Result<(), Fault> {
+/// HTTP/2 has no gate before hyper that would judge what its codec lets through; HTTP/1.1 was judged there, by the
+/// same rules.
+fn judge_http2(snapshot: &Snapshot, parts: &Parts) -> Result<(), Fault> {
     if parts.version != Version::HTTP_2 {
         return Ok(());
+    }
+    let target = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
+    if target.len() > TARGET_BYTES {
+        return Err(Fault::TargetTooLong);
+    }
+    // The parser of URIs takes UTF-8, and an asterisk for any method (RFC 9113 §8.3.1).
+    if !target.is_ascii() || (target == "*" && parts.method != Method::OPTIONS) {
+        return Err(Fault::RequestMalformed);
+    }
+    let mut expectations = parts.headers.get_all(header::EXPECT).iter();
+    if expectations.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        return Err(Fault::ExpectationUnknown);
     }
     let fields = parts.headers.len();
     if fields <= snapshot.limits.header_fields {
