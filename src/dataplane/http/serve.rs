@@ -15,7 +15,7 @@ use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::base::clock;
 use crate::base::deadline::Deadline;
@@ -119,8 +119,13 @@ where
             let (mut client, held) = io.into_inner();
             match tunnel {
                 Some(tunnel) => tunnel.run(client, join(parts.read_buf, &held)).await,
-                None if is_unread => linger(&mut client).await,
-                None => {}
+                None => {
+                    // The codec leaves this to us after an upgrade that was not granted; elsewhere it is done already.
+                    drop(tokio::time::timeout(LINGER, client.shutdown()).await);
+                    if is_unread {
+                        linger(&mut client).await;
+                    }
+                }
             }
         }
     }
