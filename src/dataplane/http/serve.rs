@@ -108,6 +108,7 @@ where
         }
     })
     .await;
+    note_unserved(&engine, &downstream, pulse.head_cut.get());
     match ended {
         None => {}
         Some(Err(error)) => tracing::debug!(%error, "a client connection ended"),
@@ -217,9 +218,21 @@ where
         }
     })
     .await;
+    note_unserved(&engine, &downstream, false);
     if let Some(Err(error)) = ended {
         tracing::debug!(%error, "a client connection ended");
     }
+}
+
+/// Writes the record of what ended before it was an exchange: a connection without a request, or a head that broke
+/// off.
+fn note_unserved(engine: &Engine, downstream: &Downstream, head_cut: bool) {
+    let fault = match downstream.verdict.get() {
+        Some(Fault::FirstByteTimeout) => Fault::FirstByteTimeout,
+        _ if head_cut => Fault::ClientGone,
+        _ => return,
+    };
+    engine.record(&downstream.facts).fault = Some(fault);
 }
 
 /// Runs hyper's stream tasks on the worker that asks, each under a deadline for a client that takes nothing.
