@@ -307,6 +307,9 @@ impl Drop for Closing {
             // Dropped before there was an answer: cut off by us, or else left by the client.
             record.fault = self.active.verdict();
         }
+        if let (_, Some(Fault::ClientGone)) = self.record.ending() {
+            self.active.abandon();
+        }
     }
 }
 

@@ -99,6 +99,8 @@ pub struct Downstream {
     pub born: Instant,
     active: Cell<usize>,
     served: Cell<u64>,
+    /// Exchanges that the client has left before their end.
+    abandoned: Cell<u32>,
     idle_since: Cell<Instant>,
     verdict: Cell<Option<Fault>>,
     flow: Cell<Flow>,
@@ -122,6 +124,7 @@ impl Downstream {
             born,
             active: Cell::new(0),
             served: Cell::new(0),
+            abandoned: Cell::new(0),
             idle_since: Cell::new(born),
             verdict: Cell::new(None),
             flow: Cell::default(),
@@ -166,6 +169,12 @@ impl Active {
     /// Notes what the answer's body did.
     pub fn note(&self, flow: Flow) {
         self.downstream.flow.set(flow);
+    }
+
+    /// Notes that the client has left the exchange.
+    pub fn abandon(&self) {
+        let abandoned = &self.downstream.abandoned;
+        abandoned.set(abandoned.get().saturating_add(1));
     }
 
     /// The connection.

@@ -43,6 +43,9 @@ const H2_SEND_BUFFER: usize = 64 << 10;
 const H2_PENDING_RESETS: usize = 20;
 const H2_LOCAL_RESETS: usize = 1000;
 
+/// Exchanges that a client may leave on one connection; beyond it the connection ends after those that run.
+const ABANDONED: u32 = 1000;
+
 /// Silence on an HTTP/2 connection after which the client is asked for a sign of life, and the wait for it.
 const H2_PING_AFTER: Duration = Duration::from_secs(30);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -354,6 +357,10 @@ impl Watch {
                 self.downstream.verdict.set(Some(Fault::Draining));
                 return Poll::Ready(Verdict::Cut);
             }
+        }
+        if !self.finishing && self.downstream.abandoned.get() >= ABANDONED {
+            self.finishing = true;
+            return Poll::Ready(Verdict::Finish);
         }
         let head = self
             .pulse
