@@ -89,6 +89,11 @@ fn a_body_is_framed_in_one_way_or_refused() {
         )
         .passes_with("GET /", "hello"),
         row(
+            "a GET with a chunked body",
+            "GET / HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        )
+        .passes_with("GET /", "ok"),
+        row(
             "Connection cannot take the length away",
             "POST / HTTP/1.1\r\nHost: app.test\r\nConnection: content-length\r\nContent-Length: 5\r\n\r\n\
              hello",
@@ -122,10 +127,16 @@ fn chunks_are_well_formed_or_end_the_connection() {
     let long = format!("0\r\na: {}\r\n\r\n", "x".repeat(9000));
     let broken = |row: Row| row.refused(400, BROKEN).begins("POST /");
     let mut rows = vec![
-        chunked("extensions and trailers", "2;a=b\r\nok\r\n0;c\r\nx-sum: 1\r\n\r\n")
-            .passes_with("POST /", "ok"),
-        chunked("sizes in upper case with zeros", "00A\r\n0123456789\r\n0\r\n\r\n")
-            .passes_with("POST /", "0123456789"),
+        chunked(
+            "extensions and trailers",
+            "2;a=b\r\nok\r\n0;c\r\nx-sum: 1\r\n\r\n",
+        )
+        .passes_with("POST /", "ok"),
+        chunked(
+            "sizes in upper case with zeros",
+            "00A\r\n0123456789\r\n0\r\n\r\n",
+        )
+        .passes_with("POST /", "0123456789"),
     ];
     rows.extend(
         [
@@ -136,9 +147,15 @@ fn chunks_are_well_formed_or_end_the_connection() {
             ("a size with a prefix", "0x2\r\nok\r\n0\r\n\r\n"),
             ("a size behind a space", " 2\r\nok\r\n0\r\n\r\n"),
             ("a size before a space", "2 \r\nok\r\n0\r\n\r\n"),
-            ("a size before a tab and an extension", "2\t;a\r\nok\r\n0\r\n\r\n"),
+            (
+                "a size before a tab and an extension",
+                "2\t;a\r\nok\r\n0\r\n\r\n",
+            ),
             ("a size of 16 digits", "ffffffffffffffff\r\nok"),
-            ("a size that overflows to 2", "10000000000000002\r\nok\r\n0\r\n\r\n"),
+            (
+                "a size that overflows to 2",
+                "10000000000000002\r\nok\r\n0\r\n\r\n",
+            ),
             ("a size behind a bare LF", "2\nok\r\n0\r\n\r\n"),
             ("a size behind a bare CR", "2\rok\r\n0\r\n\r\n"),
             ("no line end behind the data", "2\r\nok0\r\n\r\n"),
@@ -158,7 +175,10 @@ fn chunks_are_well_formed_or_end_the_connection() {
             ("65 trailers", trailers.as_str()),
             ("a trailer of 9000 bytes", long.as_str()),
             ("a last chunk that ends in a bare LF", "0\r\n\n"),
-            ("a request in the place of the trailers", "0\r\nGET /smuggled HTTP/1.1\r\n\r\n"),
+            (
+                "a request in the place of the trailers",
+                "0\r\nGET /smuggled HTTP/1.1\r\n\r\n",
+            ),
         ]
         .map(|(name, body)| broken(chunked(name, body))),
     );

@@ -18,7 +18,11 @@ fn fields_are_lines_of_a_name_a_colon_and_a_value() {
     let mut rows = vec![
         get("obs-text in a value", b"X: caf\xe9\r\n").passes("GET /"),
         get("tabs in a value", "X:\ta\tb\t\r\n").passes("GET /"),
-        get("a name of all that a token may have", "!#$%&'*+-.^_`|~9aZ: x\r\n").passes("GET /"),
+        get(
+            "a name of all that a token may have",
+            "!#$%&'*+-.^_`|~9aZ: x\r\n",
+        )
+        .passes("GET /"),
         get("an empty value", "X:\r\n").passes("GET /"),
     ];
     rows.extend(
@@ -46,17 +50,36 @@ fn fields_are_lines_of_a_name_a_colon_and_a_value() {
         .map(|(name, fields)| get(name, fields).refused(400, MALFORMED)),
     );
     rows.extend([
-        row("the first line folded", " GET / HTTP/1.1\r\nHost: app.test\r\n\r\n")
-            .refused(400, MALFORMED),
-        row("a field before Host is folded", "GET / HTTP/1.1\r\n X: a\r\nHost: app.test\r\n\r\n")
-            .refused(400, MALFORMED),
-        row("line ends of LF alone", "GET / HTTP/1.1\nHost: app.test\n\n").refused(400, MALFORMED),
-        row("a head that ends in LF alone", "GET / HTTP/1.1\r\nHost: app.test\r\n\n")
-            .refused(400, MALFORMED),
-        row("four empty lines in front", "\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: app.test\r\n\r\n")
-            .passes("GET /"),
-        row("five empty lines in front", "\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: app.test\r\n\r\n")
-            .refused(400, MALFORMED),
+        row(
+            "the first line folded",
+            " GET / HTTP/1.1\r\nHost: app.test\r\n\r\n",
+        )
+        .refused(400, MALFORMED),
+        row(
+            "a field before Host is folded",
+            "GET / HTTP/1.1\r\n X: a\r\nHost: app.test\r\n\r\n",
+        )
+        .refused(400, MALFORMED),
+        row(
+            "line ends of LF alone",
+            "GET / HTTP/1.1\nHost: app.test\n\n",
+        )
+        .refused(400, MALFORMED),
+        row(
+            "a head that ends in LF alone",
+            "GET / HTTP/1.1\r\nHost: app.test\r\n\n",
+        )
+        .refused(400, MALFORMED),
+        row(
+            "four empty lines in front",
+            "\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: app.test\r\n\r\n",
+        )
+        .passes("GET /"),
+        row(
+            "five empty lines in front",
+            "\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: app.test\r\n\r\n",
+        )
+        .refused(400, MALFORMED),
     ]);
     play(|| check(rows));
 }
@@ -65,7 +88,9 @@ fn fields_are_lines_of_a_name_a_colon_and_a_value() {
 fn a_request_has_one_host_that_is_one() {
     let with = |name, host: &str| row(name, format!("GET / HTTP/1.1\r\n{host}\r\n"));
     let mut rows = vec![
-        row("1.0 without Host", "GET / HTTP/1.0\r\n\r\n").passes("GET /").closed(),
+        row("1.0 without Host", "GET / HTTP/1.0\r\n\r\n")
+            .passes("GET /")
+            .closed(),
         with("a port and upper case", "HOST: App.Test:8080\r\n").passes("GET /"),
         with("a dot at the end", "Host: app.test.\r\n").passes("GET /"),
         with("an IPv6 address", "Host: [::1]:80\r\n").passes("GET /"),
@@ -97,8 +122,11 @@ fn a_request_has_one_host_that_is_one() {
     );
     // The grammar allows these; our normal form does not, and the connection is sound.
     rows.extend(
-        [("two dots", "Host: app..test\r\n"), ("too long", long.as_str())]
-            .map(|(name, host)| with(name, host).turned_down(400, "host_invalid")),
+        [
+            ("two dots", "Host: app..test\r\n"),
+            ("too long", long.as_str()),
+        ]
+        .map(|(name, host)| with(name, host).turned_down(400, "host_invalid")),
     );
     play(|| check(rows));
 }
@@ -109,8 +137,11 @@ fn methods_and_versions_are_known_or_refused() {
     let long = format!("{} / HTTP/1.1", "M".repeat(300));
     let mut rows = vec![
         asks("a method in lower case", "get / HTTP/1.1").passes("get /"),
-        asks("a method of all that a token may have", "!#$%&'*+-.^_`|~ / HTTP/1.1")
-            .passes("!#$%&'*+-.^_`|~ /"),
+        asks(
+            "a method of all that a token may have",
+            "!#$%&'*+-.^_`|~ / HTTP/1.1",
+        )
+        .passes("!#$%&'*+-.^_`|~ /"),
         asks("CONNECT", "CONNECT app.test:443 HTTP/1.1").refused(501, "method_refused"),
         asks("CONNECT with a path", "CONNECT / HTTP/1.1").refused(501, "method_refused"),
         asks("PRI on 1.1", "PRIX / HTTP/1.1").passes("PRIX /"),
@@ -120,7 +151,10 @@ fn methods_and_versions_are_known_or_refused() {
         asks("0.9 with a version", "GET / HTTP/0.9").refused(505, "version_unknown"),
         row("0.9", "GET /\r\n").refused(400, MALFORMED),
     ];
-    rows.push(row("a method of 300 bytes", format!("{long}\r\nHost: app.test\r\n\r\n")));
+    rows.push(row(
+        "a method of 300 bytes",
+        format!("{long}\r\nHost: app.test\r\n\r\n"),
+    ));
     let line: &'static str = Box::leak(format!("{} /", "M".repeat(300)).into_boxed_str());
     let last = rows.pop().unwrap();
     rows.push(last.passes(line));
@@ -144,10 +178,17 @@ fn methods_and_versions_are_known_or_refused() {
         .map(|(name, line)| asks(name, line).refused(400, MALFORMED)),
     );
     rows.extend([
-        row("another protocol: TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
-            .refused(400, MALFORMED),
+        row(
+            "another protocol: TLS",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        )
+        .refused(400, MALFORMED),
         row("another protocol: SSH", "SSH-2.0-OpenSSH_9.7\r\n").refused(400, MALFORMED),
-        row("another protocol: PROXY", "PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n").refused(400, MALFORMED),
+        row(
+            "another protocol: PROXY",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n",
+        )
+        .refused(400, MALFORMED),
         row("another protocol: random bytes", [0xff; 64]).refused(400, MALFORMED),
     ]);
     play(|| check(rows));
@@ -166,12 +207,16 @@ fn heads_have_limits() {
         get("128 fields", fields(128)).passes("GET /"),
         get("129 fields", fields(129)).refused(431, "header_too_large"),
         get("a header of 32 KiB", sized(32 << 10)).passes("GET /"),
-        get("a header of 32 KiB and one byte", sized((32 << 10) + 1)).refused(431, "header_too_large"),
+        get("a header of 32 KiB and one byte", sized((32 << 10) + 1))
+            .refused(431, "header_too_large"),
         get("a header of 33 KiB", sized(33 << 10)).refused(431, "header_too_large"),
         get("a header of 900 KiB", sized(900 << 10)).refused(431, "header_too_large"),
         get("30 000 fields", many).refused(431, "header_too_large"),
-        get("a name of 33 KiB", format!("{}: y\r\n", "X".repeat(33 << 10)))
-            .refused(431, "header_too_large"),
+        get(
+            "a name of 33 KiB",
+            format!("{}: y\r\n", "X".repeat(33 << 10)),
+        )
+        .refused(431, "header_too_large"),
     ];
     play(|| check(rows));
 }

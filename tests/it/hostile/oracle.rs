@@ -176,10 +176,7 @@ fn read_chunked(mut request: Request, bytes: &[u8], mut at: usize) -> Found {
         };
         let line = &bytes[at..at + end];
         at += end + 2;
-        let digits = line
-            .iter()
-            .position(|b| *b == b';')
-            .unwrap_or(line.len());
+        let digits = line.iter().position(|b| *b == b';').unwrap_or(line.len());
         let size = &line[..digits];
         let is_hex = !size.is_empty() && size.iter().all(u8::is_ascii_hexdigit);
         let size = str::from_utf8(size).unwrap_or_default();

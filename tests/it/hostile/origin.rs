@@ -124,7 +124,10 @@ impl Origin {
     /// the first call, have begun.
     #[track_caller]
     pub fn saw(&self, expected: &[(&str, &str)], begun: &[&str]) {
-        let told: Vec<_> = expected.iter().map(|(line, body)| format!("{line} {body}")).collect();
+        let told: Vec<_> = expected
+            .iter()
+            .map(|(line, body)| format!("{line} {body}"))
+            .collect();
         let got = expect::eventually(&format!("the endpoint saw {told:?}"), || {
             let mut seen = self.seen.lock().unwrap();
             let got: Vec<_> = seen
@@ -133,7 +136,11 @@ impl Origin {
                 .skip(seen.judged)
                 .filter(|entry| entry.is_whole)
                 .map(|Entry { request, .. }| {
-                    format!("{} {}", request.line(), String::from_utf8_lossy(&request.body))
+                    format!(
+                        "{} {}",
+                        request.line(),
+                        String::from_utf8_lossy(&request.body)
+                    )
                 })
                 .collect();
             if got.len() < told.len() {
@@ -144,7 +151,8 @@ impl Origin {
         });
         assert_eq!(got, told);
         let mut seen = self.seen.lock().unwrap();
-        seen.begun.extend(begun.iter().map(|line| (*line).to_owned()));
+        seen.begun
+            .extend(begun.iter().map(|line| (*line).to_owned()));
         for entry in seen.requests.iter().filter(|entry| !entry.is_whole) {
             let line = entry.request.line();
             assert!(seen.begun.contains(&line), "a part of {line} came");

@@ -1,1 +1,319 @@
-//! Soon.
+//! Random mutations of valid requests: what the endpoint sees is always what RFC 9112 says the client has sent, or
+//! nothing. The seed is printed, and taken from [`SEED`] when that is set.
+
+use std::collections::HashMap;
+
+use super::oracle::{self, Found, Request};
+use super::origin::Entry;
+use super::{Stage, ending};
+use crate::harness::client::Client;
+use crate::harness::wire::End;
+use crate::harness::{expect, play};
+
+/// Rounds of one run.
+const ROUNDS: u64 = 2500;
+
+/// A seed to play again; random when empty.
+const SEED: Option<u64> = None;
+
+/// SplitMix64: enough for mutations, and the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() % limit as u64).unwrap()
+    }
+
+    fn one<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
+        of[self.below(of.len())]
+    }
+}
+
+/// A valid request; `id` is unique.
+fn valid(random: &mut Random, id: &str) -> Vec<u8> {
+    let inner = format!("GET /{id}/inner HTTP/1.1\r\nHost: app.test\r\nX-Id: {id}\r\n\r\n");
+    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
+    let head = |method: &str, fields: &str| {
+        format!("{method} /{id} HTTP/1.1\r\nHost: app.test\r\nX-Id: {id}\r\n{fields}\r\n")
+    };
+    let request = match random.below(9) {
+        0 => head("GET", ""),
+        1 => head("DELETE", "Accept: */*\r\nCookie: a=b\r\n"),
+        2 => head("POST", "Content-Length: 5\r\n") + "hello",
+        3 => head("POST", &format!("Content-Length: {}\r\n", inner.len())) + &inner,
+        4 => head("PUT", "Transfer-Encoding: chunked\r\n") + &chunk("hello") + "0\r\n\r\n",
+        5 => {
+            head("POST", "Transfer-Encoding: chunked\r\n")
+                + &chunk(&inner)
+                + "3;x=y\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n"
+        }
+        6 => format!("GET http://app.test/{id}?q HTTP/1.1\r\nHost: app.test\r\nX-Id: {id}\r\n\r\n"),
+        7 => head("GET", "Connection: upgrade\r\nUpgrade: websocket\r\n"),
+        _ => head(
+            "POST",
+            "Content-Length: 0\r\nConnection: keep-alive, x-hop\r\nX-Hop: 1\r\n",
+        ),
+    };
+    request.into_bytes()
+}
+
+/// Changes some bytes, most of the time where it hurts.
+fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
+    let tokens: [&[u8]; 36] = [
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b"\r\n\r\n",
+        b" ",
+        b"\t",
+        b"\0",
+        b":",
+        b",",
+        b";",
+        b"0",
+        b"1",
+        b"5",
+        b"-",
+        b"+",
+        b"0x",
+        b"f",
+        b"\x0b",
+        b"\x0c",
+        b"\x7f",
+        b"\xff",
+        b"chunked",
+        b"gzip",
+        b"identity",
+        b"Content-Length: 5\r\n",
+        b"Content-Length: 0\r\n",
+        b"content-length : 3\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: x\r\n",
+        b"Transfer-Encoding:\r\n chunked\r\n",
+        b"Host: other.test\r\n",
+        b"HTTP/1.0",
+        b"Connection: close\r\n",
+        b"0\r\n\r\n",
+        b"GET /x HTTP/1.1\r\nHost: app.test\r\n\r\n",
+        b"Connection: content-length, transfer-encoding\r\n",
+    ];
+    let times = 1 + random.below(3);
+    for _ in 0..times {
+        let length = bytes.len();
+        if length == 0 {
+            return;
+        }
+        // The head of a line is where most parsers differ.
+        let starts: Vec<usize> = (1..length).filter(|at| bytes[at - 1] == b'\n').collect();
+        let at = match random.below(2) {
+            0 if !starts.is_empty() => starts[random.below(starts.len())],
+            _ => random.below(length),
+        };
+        match random.below(7) {
+            0 => bytes[at] = u8::try_from(random.below(256)).unwrap(),
+            1 => bytes[at] ^= 0x20,
+            2 => {
+                bytes.remove(at);
+            }
+            3 => {
+                let end = (at + 1 + random.below(8)).min(length);
+                bytes.drain(at..end);
+            }
+            4 => {
+                let end = (at + 1 + random.below(30)).min(length);
+                let piece = bytes[at..end].to_vec();
+                let to = random.below(length);
+                bytes.splice(to..to, piece);
+            }
+            _ => {
+                let token = random.one(&tokens);
+                bytes.splice(at..at, token.iter().copied());
+            }
+        }
+    }
+}
+
+/// What RFC 9112 finds in the client's bytes.
+struct Justified {
+    requests: Vec<Request>,
+    /// A request whose body does not end, or breaks.
+    part: Option<Request>,
+    end: Ending,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Clean,
+    Part,
+    Broken,
+}
+
+fn justify(bytes: &[u8]) -> Justified {
+    let mut requests = Vec::new();
+    let mut rest = bytes;
+    let (part, end) = loop {
+        if rest.is_empty() {
+            break (None, Ending::Clean);
+        }
+        match oracle::read(rest, 4) {
+            Found::Whole(request, used) => {
+                requests.push(request);
+                rest = &rest[used..];
+            }
+            Found::Part(part) => break (part, Ending::Part),
+            Found::Broken(_, part) => break (part, Ending::Broken),
+        }
+    };
+    Justified {
+        requests,
+        part,
+        end,
+    }
+}
+
+/// Sends the bytes, and reads answers until the last request's, or to the end; the statuses.
+fn exchange(client: &mut Client, bytes: &[u8], end: Ending, answers: usize) -> Vec<u16> {
+    client.send(bytes);
+    if end == Ending::Part {
+        client.wire.half_close();
+    }
+    let mut statuses = Vec::new();
+    loop {
+        match client.wire.head() {
+            Ok(mut head) => {
+                statuses.push(head.status());
+                client.wire.answer_body(&mut head);
+                assert_eq!(head.end, End::Whole, "{head:?}");
+                let closes = head.field("connection").is_some_and(|is| is == "close");
+                if end == Ending::Clean && statuses.len() == answers && !closes {
+                    return statuses;
+                }
+            }
+            Err(_) => return statuses,
+        }
+    }
+}
+
+#[test]
+fn mutated_requests_never_reach_the_endpoint_as_what_they_are_not() {
+    let seed = SEED.unwrap_or_else(rand_seed);
+    println!("seed: {seed}");
+    play(move || {
+        let stage = Stage::new("");
+        let mut random = Random(seed);
+        let mut justified = HashMap::<(String, Vec<u8>), Vec<Justification>>::new();
+        let (mut passed, mut refused) = (0, 0);
+        for round in 0..ROUNDS {
+            let mut bytes = valid(&mut random, &format!("{round}-a"));
+            let mut mutant = valid(&mut random, &format!("{round}-b"));
+            mutate(&mut random, &mut mutant);
+            bytes.extend(mutant);
+            bytes.extend(valid(&mut random, &format!("{round}-c")));
+            let found = justify(&bytes);
+            let shown = || {
+                format!(
+                    "seed {seed}, round {round}: {:?}",
+                    String::from_utf8_lossy(&bytes)
+                )
+            };
+            let mut client = stage.proxy.client();
+            let statuses = exchange(&mut client, &bytes, found.end, found.requests.len());
+            let served = statuses.iter().filter(|status| **status == 200).count();
+            assert!(served <= found.requests.len(), "{statuses:?}, {}", shown());
+            // An endpoint that got something odd would have broken off.
+            let is_odd = |status: &u16| matches!(status, 500 | 502..=504);
+            assert!(!statuses.iter().any(is_odd), "{statuses:?}, {}", shown());
+            if served == statuses.len() && served >= 3 {
+                passed += 1;
+            } else {
+                refused += 1;
+            }
+            let part = found.part.into_iter().map(|request| (request, false));
+            for (request, is_whole) in found.requests.into_iter().map(|r| (r, true)).chain(part) {
+                let (host, target) = request.place();
+                let key = (format!("{} {target}", request.method), host);
+                justified.entry(key).or_default().push(Justification {
+                    ids: request
+                        .all("x-id")
+                        .into_iter()
+                        .map(<[u8]>::to_vec)
+                        .collect(),
+                    body: request.body,
+                    is_whole,
+                    is_used: false,
+                });
+            }
+        }
+        let seen = expect::eventually("the endpoint is done", || {
+            let seen = stage.origin.seen.lock().unwrap().clone();
+            let is_done = |entry: &Entry| entry.is_whole || entry.is_cut;
+            seen.requests.iter().all(is_done).then_some(seen)
+        });
+        assert!(seen.broken.is_empty(), "seed {seed}: {:?}", seen.broken);
+        for entry in &seen.requests {
+            is_justified(&mut justified, entry, seed);
+        }
+        println!(
+            "{passed} passed, {refused} were refused, {} seen",
+            seen.requests.len()
+        );
+        // Neither all nor nothing: else the mutations would not tell anything.
+        assert!(
+            passed > ROUNDS / 10 && refused > ROUNDS / 10,
+            "{passed} and {refused}"
+        );
+        let records = stage.proxy.stop();
+        assert!(
+            records
+                .iter()
+                .all(|record| ending(record).0 < 500 || ending(record).0 % 2 == 1)
+        );
+    });
+}
+
+fn rand_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
+}
+
+/// What a client's bytes allow the endpoint to see, once.
+struct Justification {
+    body: Vec<u8>,
+    ids: Vec<Vec<u8>>,
+    is_whole: bool,
+    is_used: bool,
+}
+
+#[track_caller]
+fn is_justified(
+    justified: &mut HashMap<(String, Vec<u8>), Vec<Justification>>,
+    entry: &Entry,
+    seed: u64,
+) {
+    let (host, target) = entry.request.place();
+    let key = (format!("{} {target}", entry.request.method), host);
+    let ids = entry.request.all("x-id");
+    let fits = |one: &&mut Justification| {
+        let body = match (entry.is_whole, one.is_whole) {
+            (true, true) => one.body == entry.request.body,
+            (true, false) => false,
+            (false, _) => one.body.starts_with(&entry.request.body),
+        };
+        !one.is_used && body && one.ids.iter().map(Vec::as_slice).eq(ids.iter().copied())
+    };
+    let found = justified
+        .get_mut(&key)
+        .and_then(|all| all.iter_mut().find(fits));
+    let Some(found) = found else {
+        panic!("seed {seed}: nobody sent {entry:?}");
+    };
+    found.is_used = true;
+}

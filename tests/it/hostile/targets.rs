@@ -6,7 +6,11 @@ use crate::harness::play;
 const MALFORMED: &str = "request_malformed";
 
 fn get(name: &'static str, target: impl AsRef<[u8]>) -> Row {
-    let parts: [&[u8]; 3] = [b"GET ", target.as_ref(), b" HTTP/1.1\r\nHost: app.test\r\n\r\n"];
+    let parts: [&[u8]; 3] = [
+        b"GET ",
+        target.as_ref(),
+        b" HTTP/1.1\r\nHost: app.test\r\n\r\n",
+    ];
     row(name, parts.concat())
 }
 
@@ -16,26 +20,39 @@ fn targets_have_a_form_of_their_method() {
         get("absolute form", "http://app.test/a?b").passes("GET /a?b"),
         get("absolute form in another case", "HTTP://APP.test/a").passes("GET /a"),
         get("absolute form without a path", "http://app.test").passes("GET /"),
-        get("absolute form without a path, with a query", "http://app.test?b").passes("GET /?b"),
+        get(
+            "absolute form without a path, with a query",
+            "http://app.test?b",
+        )
+        .passes("GET /?b"),
         get("two slashes", "//other.test/a").passes("GET //other.test/a"),
         get("a URL in the query", "/?http://x/#".trim_end_matches('#')).passes("GET /?http://x/"),
         row("OPTIONS *", "OPTIONS * HTTP/1.1\r\nHost: app.test\r\n\r\n").passes("OPTIONS *"),
-        row("OPTIONS with a star and more", "OPTIONS */a HTTP/1.1\r\nHost: app.test\r\n\r\n")
-            .refused(400, MALFORMED),
+        row(
+            "OPTIONS with a star and more",
+            "OPTIONS */a HTTP/1.1\r\nHost: app.test\r\n\r\n",
+        )
+        .refused(400, MALFORMED),
     ];
     rows.extend(
         [
             ("absolute form of another host", "http://other.test/"),
             ("absolute form with another port", "http://app.test:81/"),
             ("absolute form with a user", "http://user@app.test/"),
-            ("absolute form that hides its host", "http://app.test\\@other.test/"),
+            (
+                "absolute form that hides its host",
+                "http://app.test\\@other.test/",
+            ),
             ("absolute form without a host", "http:///a"),
         ]
         .map(|(name, target)| get(name, target).refused(400, "host_invalid")),
     );
     rows.push(
-        row("absolute form without Host", "GET http://app.test/ HTTP/1.1\r\n\r\n")
-            .refused(400, "host_invalid"),
+        row(
+            "absolute form without Host",
+            "GET http://app.test/ HTTP/1.1\r\n\r\n",
+        )
+        .refused(400, "host_invalid"),
     );
     rows.extend(
         [
@@ -67,7 +84,10 @@ fn targets_have_a_form_of_their_method() {
 #[test]
 fn paths_that_servers_read_differently_are_turned_down() {
     let slashes = |name, path: &str| {
-        row(name, format!("GET {path} HTTP/1.1\r\nHost: slash.test\r\n\r\n"))
+        row(
+            name,
+            format!("GET {path} HTTP/1.1\r\nHost: slash.test\r\n\r\n"),
+        )
     };
     let mut rows = vec![
         get("dot segments go on as they are", "/a/../b/./c").passes("GET /a/../b/./c"),
