@@ -38,7 +38,10 @@ new Promise((resolve, reject) => {
       events: Number(text("events-count")),
     };
     const echoed = /ping from the browser[0-9.]+ ms/.test(seen.echo);
-    if (echoed && seen.events >= 2 && seen.tally.startsWith("24 asked")) resolve(JSON.stringify(seen));
+    // What has been asked may not have been answered yet.
+    const counts = [...seen.shares.matchAll(/· (\\d+)/g)].map((count) => Number(count[1]));
+    const answered = counts.reduce((sum, count) => sum + count, 0);
+    if (echoed && seen.events >= 2 && answered === 24) resolve(JSON.stringify(seen));
     else if (Date.now() - began > 30000) reject(new Error("not alive: " + JSON.stringify(seen)));
     else setTimeout(look, 50);
   };
