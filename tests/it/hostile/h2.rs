@@ -445,7 +445,7 @@ fn frames_out_of_place_end_the_connection() {
         ),
         away(
             "a ping inside of a header",
-            [half.clone(), frame(PING, 0, 0, &[0; 8])].concat(),
+            [half, frame(PING, 0, 0, &[0; 8])].concat(),
         ),
         away("a flood of empty continuations", flood),
         away(
