@@ -38,8 +38,9 @@ impl Request {
     /// The host and the target in origin form, from either form.
     pub fn place(&self) -> (Vec<u8>, String) {
         let host = self.all("host").concat().to_ascii_lowercase();
-        let Some((_, rest)) = self.target.split_once("://") else {
-            return (host, self.target.clone());
+        let rest = match self.target.split_once("://") {
+            Some((_, rest)) if !self.target.starts_with('/') => rest,
+            _ => return (host, self.target.clone()),
         };
         let at = rest.find(['/', '?']).unwrap_or(rest.len());
         let path = &rest[at..];
