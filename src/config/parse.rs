@@ -1,7 +1,7 @@
-//! YAML text to a tree of [`Node`]s, and places in that tree to lines and columns. The only file that knows YAML.
+//! YAML text to a tree of `Node`s, and places in that tree to lines and columns. The only file that knows YAML.
 //!
 //! The app and the control plane call [`parse`]. The parser behind it tells a position only with an error. So the tree is built by a walk that
-//! numbers what it meets, and [`locate`] walks the text again and raises an error at the number it looks for:
+//! numbers what it meets, and `locate` walks the text again and raises an error at the number it looks for:
 //! the position is exact, and a file without errors pays nothing for it. YAML's aliases are followed; the memory of
 //! the tree is bounded, so that aliases of aliases of aliases end in an error.
 

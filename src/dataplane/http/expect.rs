@@ -1,6 +1,6 @@
 //! `Expect: 100-continue` on its way through (RFC 9110 §10.1.1).
 //!
-//! The request's body is held back until the endpoint asks for it, answers without it, or lets [`PATIENCE`] pass.
+//! The request's body is held back until the endpoint asks for it, answers without it, or lets `PATIENCE` pass.
 //! The client gets its 100 when hyper first asks for the body, so holding the body back holds the 100 back too.
 
 use std::future::Future;

@@ -97,17 +97,19 @@ where
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(Some(ended));
         }
-        match watch.poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Verdict::Finish) => {
-                Pin::new(&mut connection).graceful_shutdown();
-                // What is idle ends with the next poll; what runs ends after its answer.
-                match Pin::new(&mut connection).poll(cx) {
-                    Poll::Ready(ended) => Poll::Ready(Some(ended)),
-                    Poll::Pending => Poll::Pending,
+        // Until the watch has nothing to say: what it waits for next has our waker only then.
+        loop {
+            match watch.poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Verdict::Finish) => {
+                    Pin::new(&mut connection).graceful_shutdown();
+                    // What is idle ends with the next poll; what runs ends after its answer.
+                    if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+                        return Poll::Ready(Some(ended));
+                    }
                 }
+                Poll::Ready(Verdict::Cut) => return Poll::Ready(None),
             }
-            Poll::Ready(Verdict::Cut) => Poll::Ready(None),
         }
     })
     .await;
@@ -208,16 +210,18 @@ where
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(Some(ended));
         }
-        match watch.poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Verdict::Finish) => {
-                Pin::new(&mut connection).graceful_shutdown();
-                match Pin::new(&mut connection).poll(cx) {
-                    Poll::Ready(ended) => Poll::Ready(Some(ended)),
-                    Poll::Pending => Poll::Pending,
+        loop {
+            match watch.poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Verdict::Finish) => {
+                    Pin::new(&mut connection).graceful_shutdown();
+                    // What is idle ends with the next poll; what runs ends after its answer.
+                    if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+                        return Poll::Ready(Some(ended));
+                    }
                 }
+                Poll::Ready(Verdict::Cut) => return Poll::Ready(None),
             }
-            Poll::Ready(Verdict::Cut) => Poll::Ready(None),
         }
     })
     .await;

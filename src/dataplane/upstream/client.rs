@@ -5,7 +5,7 @@
 //! Whatever is dropped without being settled is closed: a connection in doubt is never used again.
 //!
 //! An HTTP/1.1 connection serves one exchange at a time and waits on a LIFO stack, so that a quiet hour leaves
-//! few open. One that stays idle for [`PARK_AFTER`] is left with the endpoint, where any worker finds it before it
+//! few open. One that stays idle for `PARK_AFTER` is left with the endpoint, where any worker finds it before it
 //! dials. An HTTP/2 connection is shared by as many exchanges as the endpoint allows.
 
 use std::cell::{Cell, RefCell};
