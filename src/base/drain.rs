@@ -105,11 +105,6 @@ impl Guest {
         }
         self.state.phase.get()
     }
-
-    /// The phase in force, without waiting for the next.
-    pub fn phase(&self) -> Phase {
-        self.state.phase.get()
-    }
 }
 
 impl Drop for Guest {

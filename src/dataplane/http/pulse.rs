@@ -70,11 +70,6 @@ impl Pulse {
         }
     }
 
-    /// Whether the client has sent anything.
-    pub fn has_read_any(&self) -> bool {
-        self.bytes_read.get() > 0
-    }
-
     pub(super) fn count_read(&self, bytes: usize) {
         self.bytes_read.set(self.bytes_read.get() + bytes as u64);
     }

@@ -48,26 +48,6 @@ pub enum Stream {
     ClientUnix(Box<client::TlsStream<UnixStream>>),
 }
 
-impl Stream {
-    /// Whether the connection is encrypted.
-    pub fn is_tls(&self) -> bool {
-        match self {
-            Self::Tcp(_) | Self::Unix(_) => false,
-            Self::Server(_) | Self::Client(_) | Self::ClientUnix(_) => true,
-        }
-    }
-
-    /// The TCP socket below, for its options; `None` for a unix socket.
-    pub fn tcp(&self) -> Option<&TcpStream> {
-        match self {
-            Self::Tcp(stream) => Some(stream),
-            Self::Server(stream) => Some(stream.get_ref().0),
-            Self::Client(stream) => Some(stream.get_ref().0),
-            Self::Unix(_) | Self::ClientUnix(_) => None,
-        }
-    }
-}
-
 impl From<Transport> for Stream {
     fn from(transport: Transport) -> Self {
         match transport {

@@ -18,7 +18,7 @@ async fn both_versions_are_spoken_and_the_post_quantum_group_comes_first() {
         assert_eq!(session.server_name.as_deref(), Some("a.test"));
         assert_eq!(session.protocol, Alpn::H2);
         assert_eq!(session.client, None);
-        assert!(!session.resumed && stream.is_tls() && stream.tcp().is_some());
+        assert!(!session.resumed && matches!(stream, Stream::Server(_)));
         let group = theirs
             .get_ref()
             .1
