@@ -8,6 +8,7 @@ pub mod clock;
 pub mod deadline;
 pub mod drain;
 pub mod fault;
+pub mod gather;
 pub mod host;
 pub mod name;
 pub mod path;

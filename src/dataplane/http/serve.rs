@@ -21,6 +21,7 @@ use crate::base::clock;
 use crate::base::deadline::Deadline;
 use crate::base::drain::Phase;
 use crate::base::fault::Fault;
+use crate::base::gather::Gather;
 use crate::dataplane::http::exchange::exchange;
 use crate::dataplane::http::pulse::Pulse;
 use crate::dataplane::http::strict::Strict;
@@ -187,6 +188,7 @@ where
             ))
         })
     };
+    let (gather, outlet) = Gather::new(io);
     let executor = OnThisWorker {
         engine: Rc::clone(&engine),
         downstream: Rc::clone(&downstream),
@@ -204,11 +206,19 @@ where
         .keep_alive_interval(H2_PING_AFTER)
         .keep_alive_timeout(H2_PING_TIMEOUT)
         .enable_connect_protocol()
-        .serve_connection(TokioIo::new(io), service);
+        .serve_connection(TokioIo::new(gather), service);
     let mut watch = Watch::new(&engine, &downstream, None, &snapshot.timeouts);
     let ended = poll_fn(|cx| {
-        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+        let polled = Pin::new(&mut connection).poll(cx);
+        if let Poll::Ready(Err(error)) = outlet.poll_flush(cx) {
+            tracing::debug!(%error, "a client connection broke");
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(ended) = polled {
             return Poll::Ready(Some(ended));
+        }
+        if downstream.active.get() == 0 {
+            outlet.release();
         }
         loop {
             match watch.poll(cx) {
@@ -216,7 +226,10 @@ where
                 Poll::Ready(Verdict::Finish) => {
                     Pin::new(&mut connection).graceful_shutdown();
                     // What is idle ends with the next poll; what runs ends after its answer.
-                    if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+                    let polled = Pin::new(&mut connection).poll(cx);
+                    // If this fails, so does the next poll.
+                    drop(outlet.poll_flush(cx));
+                    if let Poll::Ready(ended) = polled {
                         return Poll::Ready(Some(ended));
                     }
                 }

@@ -14,6 +14,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -27,6 +28,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::base::clock;
 use crate::base::fault::Fault;
+use crate::base::gather::{Gather, Outlet};
 use crate::base::name::EndpointId;
 use crate::dataplane::tls::{Alpn, Stream};
 use crate::dataplane::upstream::connect::{self, Dialled, Parked};
@@ -90,7 +92,8 @@ struct Shelves<B> {
 struct Shelf<B> {
     /// Gone when no snapshot and no exchange names the endpoint any more.
     endpoint: Weak<Endpoint>,
-    idle: RefCell<Vec<Http1<B>>>,
+    /// Boxed, since a connection moves between here and its exchange with every request.
+    idle: RefCell<Vec<Box<Http1<B>>>>,
     shared: RefCell<Vec<Http2<B>>>,
     /// What the endpoint agreed to speak when it was dialled last.
     spoken: Cell<Option<Alpn>>,
@@ -166,7 +169,7 @@ pub struct Lease<B> {
 #[derive(Debug)]
 enum Kind<B> {
     Http1 {
-        connection: Http1<B>,
+        connection: Box<Http1<B>>,
         shelf: Rc<Shelf<B>>,
         idle_limit: usize,
     },
@@ -365,7 +368,7 @@ where
         speaks_http2 && !wants.upgrade
     }
 
-    fn lease_http1(self: &Rc<Self>, connection: Http1<B>, wants: Wants) -> Lease<B> {
+    fn lease_http1(self: &Rc<Self>, connection: Box<Http1<B>>, wants: Wants) -> Lease<B> {
         let shelf = Rc::clone(self);
         let kind = Kind::Http1 {
             connection,
@@ -398,12 +401,12 @@ where
             born,
         );
         tokio::task::spawn_local(task);
-        let connection = Http1 {
+        let connection = Box::new(Http1 {
             sender,
             born,
             idle_since: born,
             afterlife,
-        };
+        });
         Ok(Lease {
             reused: false,
             ..self.lease_http1(connection, wants)
@@ -416,6 +419,7 @@ where
         born: Instant,
         wants: Wants,
     ) -> Result<Lease<B>, Fault> {
+        let (gather, outlet) = Gather::new(stream);
         let (sender, connection) = http2::Builder::new(OnThisWorker)
             .timer(TokioTimer::new())
             .initial_stream_window_size(H2_STREAM_WINDOW)
@@ -423,14 +427,14 @@ where
             .max_header_list_size(u32::try_from(wants.header_bytes).unwrap_or(u32::MAX))
             .keep_alive_interval(H2_PING_AFTER)
             .keep_alive_timeout(H2_PING_TIMEOUT)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(gather))
             .await
             .map_err(|error| {
                 tracing::debug!(%error, "the HTTP/2 preface failed");
                 Fault::ConnectFailed
             })?;
         let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
-        tokio::task::spawn_local(drive_http2(connection, Rc::clone(&allowed)));
+        tokio::task::spawn_local(drive_http2(connection, outlet, Rc::clone(&allowed)));
         let connection = Http2 {
             sender,
             born,
@@ -529,7 +533,8 @@ async fn drive_http1<B>(
 
 /// Runs an HTTP/2 connection to its end, and keeps watch of how many streams the endpoint allows.
 async fn drive_http2<B>(
-    mut connection: http2::Connection<TokioIo<Stream>, B, OnThisWorker>,
+    mut connection: http2::Connection<TokioIo<Gather<Stream>>, B, OnThisWorker>,
+    outlet: Outlet<Stream>,
     allowed: Rc<Cell<usize>>,
 ) where
     B: Body<Data = Bytes> + Unpin + 'static,
@@ -537,6 +542,10 @@ async fn drive_http2<B>(
 {
     let ended = poll_fn(|cx| {
         let ended = Pin::new(&mut connection).poll(cx);
+        if let Poll::Ready(Err(error)) = outlet.poll_flush(cx) {
+            tracing::debug!(%error, "an upstream HTTP/2 connection broke");
+            return Poll::Ready(Ok(()));
+        }
         allowed.set(connection.current_max_send_streams());
         ended
     });
@@ -617,7 +626,7 @@ where
 }
 
 impl<B> Shelf<B> {
-    fn shelve(&self, mut connection: Http1<B>, idle_limit: usize) {
+    fn shelve(&self, mut connection: Box<Http1<B>>, idle_limit: usize) {
         connection.idle_since = clock::coarse();
         let mut idle = self.idle.borrow_mut();
         if idle.len() < idle_limit {

@@ -1,0 +1,293 @@
+//! A transport that gathers what a codec writes in pieces, so that it leaves in one write and in full TLS records.
+//!
+//! An HTTP/2 codec flushes after every frame of data. Sixteen small answers that are ready together would be
+//! sixteen writes and sixteen records. Whoever drives the codec gives it a [`Gather`] and keeps the [`Outlet`]:
+//! the codec's flushes do nothing, and the outlet is flushed once when the codec has no more to say.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use smallvec::SmallVec;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes that are gathered before the transport is asked to take them: a full TLS record (RFC 8446 §5.1).
+pub const GATHER_LIMIT: usize = 16 << 10;
+
+/// The codec's side.
+#[derive(Debug)]
+pub struct Gather<T> {
+    held: Rc<RefCell<Held<T>>>,
+}
+
+/// The driver's side.
+#[derive(Debug)]
+pub struct Outlet<T> {
+    held: Rc<RefCell<Held<T>>>,
+}
+
+#[derive(Debug)]
+struct Held<T> {
+    io: T,
+    waiting: BytesMut,
+}
+
+impl<T> Gather<T> {
+    /// Both sides of `io`.
+    pub fn new(io: T) -> (Self, Outlet<T>) {
+        let held = Rc::new(RefCell::new(Held {
+            io,
+            waiting: BytesMut::new(),
+        }));
+        let outlet = Outlet {
+            held: Rc::clone(&held),
+        };
+        (Self { held }, outlet)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Outlet<T> {
+    /// Sends what was gathered; to be called after every poll of the codec.
+    ///
+    /// # Errors
+    /// Those of the transport.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let held = &mut *self.held.borrow_mut();
+        if held.waiting.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(held.poll_send(cx))?;
+        Pin::new(&mut held.io).poll_flush(cx)
+    }
+
+    /// Gives back the memory that gathering takes, if nothing waits in it: for a connection that falls idle.
+    pub fn release(&self) {
+        let held = &mut *self.held.borrow_mut();
+        if held.waiting.is_empty() {
+            held.waiting = BytesMut::new();
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Held<T> {
+    /// Sends all that waits.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.waiting.is_empty() {
+            let sent = ready!(Pin::new(&mut self.io).poll_write(cx, &self.waiting))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.waiting.advance(sent);
+        }
+        self.waiting.clear();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends what waits and the pieces behind it; the number of bytes taken of the pieces.
+    fn poll_through(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let waiting = self.waiting.len();
+            let sent = if waiting == 0 {
+                return Pin::new(&mut self.io).poll_write_vectored(cx, pieces);
+            } else {
+                let mut all = SmallVec::<[IoSlice<'_>; 4]>::new();
+                all.push(IoSlice::new(&self.waiting));
+                all.extend(pieces.iter().copied());
+                ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &all))?
+            };
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.waiting.advance(sent.min(waiting));
+            if sent > waiting {
+                self.waiting.clear();
+                return Poll::Ready(Ok(sent - waiting));
+            }
+        }
+    }
+
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let bytes = pieces.iter().map(|piece| piece.len()).sum::<usize>();
+        if self.waiting.len() + bytes > GATHER_LIMIT {
+            return self.poll_through(cx, pieces);
+        }
+        for piece in pieces {
+            self.waiting.extend_from_slice(piece);
+        }
+        Poll::Ready(Ok(bytes))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Gather<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.held.borrow_mut().io).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.held.borrow_mut().poll_take(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.held.borrow_mut().poll_take(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Does nothing: the outlet flushes.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let held = &mut *self.held.borrow_mut();
+        ready!(held.poll_send(cx))?;
+        Pin::new(&mut held.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Takes as much a write as it was told to, and waits where it was told nothing more.
+    #[derive(Debug, Default)]
+    struct Sink {
+        takes: VecDeque<usize>,
+        writes: Vec<Vec<u8>>,
+    }
+
+    impl AsyncWrite for Sink {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bufs: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let Some(takes) = self.takes.pop_front() else {
+                return Poll::Pending;
+            };
+            let mut all: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+            all.truncate(takes);
+            let taken = all.len();
+            self.writes.push(all);
+            Poll::Ready(Ok(taken))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn gather(takes: &[usize]) -> (Gather<Sink>, Outlet<Sink>) {
+        Gather::new(Sink {
+            takes: takes.iter().copied().collect(),
+            writes: Vec::new(),
+        })
+    }
+
+    fn write(gather: &mut Gather<Sink>, pieces: &[&[u8]]) -> Poll<usize> {
+        let pieces: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        let mut cx = Context::from_waker(Waker::noop());
+        Pin::new(gather)
+            .poll_write_vectored(&mut cx, &pieces)
+            .map(Result::unwrap)
+    }
+
+    fn flush(outlet: &Outlet<Sink>) -> Poll<()> {
+        let mut cx = Context::from_waker(Waker::noop());
+        outlet.poll_flush(&mut cx).map(Result::unwrap)
+    }
+
+    fn written(outlet: &Outlet<Sink>) -> Vec<Vec<u8>> {
+        outlet.held.borrow().io.writes.clone()
+    }
+
+    #[test]
+    fn small_pieces_leave_in_one_write() {
+        let (mut gather, outlet) = gather(&[usize::MAX]);
+        assert_eq!(write(&mut gather, &[b"he", b"ad"]), Poll::Ready(4));
+        assert_eq!(write(&mut gather, &[b"body"]), Poll::Ready(4));
+        assert!(written(&outlet).is_empty());
+        assert_eq!(flush(&outlet), Poll::Ready(()));
+        assert_eq!(flush(&outlet), Poll::Ready(()));
+        assert_eq!(written(&outlet), [b"headbody"]);
+    }
+
+    #[test]
+    fn large_pieces_are_not_copied_and_keep_their_place() {
+        let large = vec![b'x'; GATHER_LIMIT];
+        let (mut gather, outlet) = gather(&[usize::MAX, usize::MAX]);
+        assert_eq!(
+            write(&mut gather, &[&large, b"y"]),
+            Poll::Ready(GATHER_LIMIT + 1)
+        );
+        assert_eq!(write(&mut gather, &[b"head"]), Poll::Ready(4));
+        assert_eq!(write(&mut gather, &[&large]), Poll::Ready(GATHER_LIMIT));
+        assert_eq!(
+            written(&outlet),
+            [[&large[..], b"y"].concat(), [b"head", &large[..]].concat()]
+        );
+    }
+
+    #[test]
+    fn a_transport_that_takes_little_at_a_time_loses_nothing() {
+        let large = vec![b'x'; GATHER_LIMIT];
+        let (mut gather, outlet) = gather(&[1, 2, 4]);
+        assert_eq!(write(&mut gather, &[b"head"]), Poll::Ready(4));
+        assert_eq!(write(&mut gather, &[&large]), Poll::Ready(3));
+        assert_eq!(write(&mut gather, &[&large]), Poll::Pending);
+        assert_eq!(written(&outlet).concat(), b"headxxx");
+    }
+
+    #[test]
+    fn what_the_transport_does_not_take_waits() {
+        let (mut gather, outlet) = gather(&[2]);
+        assert_eq!(write(&mut gather, &[b"head"]), Poll::Ready(4));
+        assert_eq!(flush(&outlet), Poll::Pending);
+        outlet.held.borrow_mut().io.takes.push_back(9);
+        assert_eq!(write(&mut gather, &[b"body"]), Poll::Ready(4));
+        assert_eq!(flush(&outlet), Poll::Ready(()));
+        assert_eq!(written(&outlet), [b"he".to_vec(), b"adbody".to_vec()]);
+    }
+}
