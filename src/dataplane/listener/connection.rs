@@ -20,7 +20,7 @@ use crate::dataplane::http::pulse::Pulse;
 use crate::dataplane::http::{Downstream, Engine, serve};
 use crate::dataplane::listener::accept::Census;
 use crate::dataplane::snapshot::ListenerPlan;
-use crate::dataplane::tls::{self, AcceptError, Alpn, ServerPlan};
+use crate::dataplane::tls::{self, AcceptError, Alpn, ServerPlan, Stream, Tcp};
 
 /// What an HTTP/2 client begins with (RFC 9113 §3.4); its first line tells it from every HTTP/1 request.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
@@ -75,12 +75,12 @@ async fn in_clear(
     match protocol {
         Some(Alpn::H2) => {
             let downstream = Rc::new(Downstream::new(facts, plan, guest, None, born));
-            serve::http2(engine, downstream, stream).await;
+            serve::http2(engine, downstream, Stream::Tcp(Tcp(stream))).await;
         }
         Some(Alpn::Http1) => {
             let pulse = Rc::<Pulse>::default();
             let downstream = Downstream::new(facts, plan, guest, Some(Rc::clone(&pulse)), born);
-            serve::http1(engine, Rc::new(downstream), pulse, stream).await;
+            serve::http1(engine, Rc::new(downstream), pulse, Stream::Tcp(Tcp(stream))).await;
         }
         // It came and went without a word, as health checks of balancers do.
         None => {}

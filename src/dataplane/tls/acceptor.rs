@@ -20,7 +20,7 @@ use tokio_rustls::StartHandshake;
 use super::certs::CertTable;
 use super::client_auth::ClientAuthority;
 use super::material::{Digest, MaterialError, digest_fields};
-use super::stream::Stream;
+use super::stream::{Stream, Tcp};
 use super::subject::ClientIdentity;
 use super::tickets::TicketKeys;
 use super::{Alpn, TlsVersion, VERSIONS, provider};
@@ -151,7 +151,7 @@ pub async fn accept(
         Err(HelloError::Gone) => return Err(AcceptError::ClientGone),
         Err(HelloError::Failed(reason)) => return Err(AcceptError::Failed(reason)),
     };
-    let stream = StartHandshake::from_parts(hello, stream)
+    let stream = StartHandshake::from_parts(hello, Tcp(stream))
         .into_stream(Arc::clone(&plan.config))
         .await
         .map_err(|error| AcceptError::Failed(reason(&error)))?;

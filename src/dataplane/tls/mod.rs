@@ -36,7 +36,7 @@ pub use connector::{
 };
 pub use identity::Identity;
 pub use material::{Digest, MaterialError, Part};
-pub use stream::{Stream, Transport};
+pub use stream::{Stream, Tcp, Transport};
 pub use subject::ClientIdentity;
 
 /// The protocol that both sides agreed on by ALPN (RFC 7301).

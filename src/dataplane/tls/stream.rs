@@ -12,18 +12,66 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 
+/// A TCP socket that sends a single piece by `send`: `writev` costs the kernel a twentieth more of it, and most writes
+/// have a single piece, since TLS makes one record of several.
+#[derive(Debug)]
+pub struct Tcp(pub TcpStream);
+
+impl AsyncRead for Tcp {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Tcp {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match bufs {
+            [only] => Pin::new(&mut self.0).poll_write(cx, only),
+            _ => Pin::new(&mut self.0).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+}
+
 /// A connection before TLS.
 #[derive(Debug)]
 pub enum Transport {
     /// TCP.
-    Tcp(TcpStream),
+    Tcp(Tcp),
     /// A unix socket.
     Unix(UnixStream),
 }
 
 impl From<TcpStream> for Transport {
     fn from(stream: TcpStream) -> Self {
-        Self::Tcp(stream)
+        Self::Tcp(Tcp(stream))
     }
 }
 
@@ -37,13 +85,13 @@ impl From<UnixStream> for Transport {
 #[derive(Debug)]
 pub enum Stream {
     /// TCP in clear.
-    Tcp(TcpStream),
+    Tcp(Tcp),
     /// A unix socket in clear.
     Unix(UnixStream),
     /// TLS that a client opened to us.
-    Server(Box<server::TlsStream<TcpStream>>),
+    Server(Box<server::TlsStream<Tcp>>),
     /// TLS that we opened to an endpoint.
-    Client(Box<client::TlsStream<TcpStream>>),
+    Client(Box<client::TlsStream<Tcp>>),
     /// TLS that we opened to an endpoint through a unix socket.
     ClientUnix(Box<client::TlsStream<UnixStream>>),
 }

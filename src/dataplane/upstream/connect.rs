@@ -10,7 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::base::addr::EndpointAddr;
 use crate::base::fault::Fault;
-use crate::dataplane::tls::{Alpn, Stream, Transport};
+use crate::dataplane::tls::{Alpn, Stream, Tcp, Transport};
 use crate::dataplane::upstream::endpoint::{Endpoint, Protocol};
 
 /// Silence after which the kernel asks whether an endpoint is still there.
@@ -79,7 +79,7 @@ async fn open(address: &EndpointAddr) -> io::Result<Transport> {
             stream.set_nodelay(true)?;
             SockRef::from(&stream)
                 .set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
-            Ok(Transport::Tcp(stream))
+            Ok(stream.into())
         }
         EndpointAddr::Unix(path) => UnixStream::connect(path).await.map(Transport::Unix),
     }
@@ -105,7 +105,7 @@ impl Parked {
     /// Takes a connection off this worker's event loop; `None` for TLS, whose state cannot move.
     pub fn new(stream: Stream, idle_since: Instant, born: Instant) -> Option<Self> {
         let socket = match stream {
-            Stream::Tcp(stream) => Socket::Tcp(stream.into_std().ok()?),
+            Stream::Tcp(stream) => Socket::Tcp(stream.0.into_std().ok()?),
             Stream::Unix(stream) => Socket::Unix(stream.into_std().ok()?),
             Stream::Server(_) | Stream::Client(_) | Stream::ClientUnix(_) => return None,
         };
@@ -121,7 +121,7 @@ impl Parked {
     pub fn adopt(self) -> Option<Stream> {
         match self.socket {
             Socket::Tcp(socket) => {
-                quiet(&socket).then(|| TcpStream::from_std(socket).ok().map(Stream::Tcp))?
+                quiet(&socket).then(|| Some(Stream::Tcp(Tcp(TcpStream::from_std(socket).ok()?))))?
             }
             Socket::Unix(socket) => {
                 quiet(&socket).then(|| UnixStream::from_std(socket).ok().map(Stream::Unix))?
