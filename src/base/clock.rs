@@ -16,19 +16,28 @@ pub fn now() -> Instant {
 }
 
 thread_local! {
-    static TICKED: Cell<Option<Instant>> = const { Cell::new(None) };
+    static TICKED: Cell<Option<(Instant, SystemTime)>> = const { Cell::new(None) };
 }
 
 /// The monotonic time as the worker's tick saw it last, up to a tick old: for when something became idle.
 ///
 /// Asking costs a load. On a thread that does not tick it is [`now`].
 pub fn coarse() -> Instant {
-    TICKED.get().unwrap_or_else(now)
+    TICKED.get().map_or_else(now, |(ticked, _)| ticked)
 }
 
-/// Tells [`coarse`] the time; `None` when the ticking stops.
+/// The time on the wall at `now`, a moment that is hardly past: reckoned from the worker's tick, so that a record needs
+/// one look at a clock and not two.
+pub fn wall_at(now: Instant) -> SystemTime {
+    TICKED
+        .get()
+        .and_then(|(ticked, wall)| wall.checked_add(now.saturating_duration_since(ticked)))
+        .unwrap_or_else(wall)
+}
+
+/// Tells [`coarse`] and [`wall_at`] the time; `None` when the ticking stops.
 pub(crate) fn tick(now: Option<Instant>) {
-    TICKED.set(now);
+    TICKED.set(now.map(|now| (now, wall())));
 }
 
 /// The time on the wall: for logs, dates and certificates.

@@ -7,7 +7,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -75,17 +75,29 @@ impl Deadlines {
     ///
     /// Dropping it drops the future; nothing else is lost.
     pub async fn within<F: Future>(&self, at: Instant, future: F) -> Option<F::Output> {
-        let mut future = pin!(future);
         let mut deadline = None;
+        self.within_on(&mut deadline, at, pin!(future)).await
+    }
+
+    /// The same on a deadline that the caller keeps for its next wait; it is made once there is something to wait
+    /// for.
+    pub async fn within_on<F: Future>(
+        &self,
+        deadline: &mut Option<Deadline>,
+        at: Instant,
+        mut future: Pin<&mut F>,
+    ) -> Option<F::Output> {
+        let mut waiting = false;
         poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
             }
-            // Registered only once the future had to wait.
-            deadline
-                .get_or_insert_with(|| self.at(Some(at)))
-                .poll(cx)
-                .map(|()| None)
+            let deadline = deadline.get_or_insert_with(|| self.at(None));
+            if !waiting {
+                waiting = true;
+                deadline.set(Some(at));
+            }
+            deadline.poll(cx).map(|()| None)
         })
         .await
     }

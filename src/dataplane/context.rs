@@ -2,12 +2,14 @@
 
 use std::cell::RefCell;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderValue;
 
 use crate::base::addr::ClientAddr;
+use crate::base::host::{self, HostInvalid};
 
 /// Whether requests on a connection are http or https.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,21 +48,35 @@ pub struct Facts {
     pub client: ClientAddr,
     /// What TLS told; absent in clear.
     pub secure: Option<Secure>,
-    /// The peer's address as a field value.
+    /// The peer's address as text.
+    pub client_text: Rc<str>,
+    /// The same as a field value.
     pub client_value: HeaderValue,
-    /// The last `Forwarded` value and the host it was made for: a connection rarely asks for two.
-    forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
+    /// The host that was asked for last: a connection rarely asks for two.
+    asked: RefCell<Option<Rc<Asked>>>,
+}
+
+/// A host that a client asks for, worked out once for all requests that name it.
+#[derive(Debug)]
+pub struct Asked {
+    /// As the client wrote it.
+    pub value: HeaderValue,
+    /// In normal form; empty for an HTTP/1.0 client that does not say.
+    pub normal: Box<str>,
+    /// The `Forwarded` element for requests to it (RFC 7239 §4).
+    pub forwarded: HeaderValue,
 }
 
 impl Facts {
     /// The facts of a new connection.
     pub fn new(client: ClientAddr, secure: Option<Secure>) -> Self {
-        let client_value = value(client.ip().to_string());
+        let text = client.ip().to_string();
         Self {
             client,
             secure,
-            client_value,
-            forwarded: RefCell::default(),
+            client_text: text.as_str().into(),
+            client_value: value(text),
+            asked: RefCell::default(),
         }
     }
 
@@ -73,31 +89,40 @@ impl Facts {
         }
     }
 
-    /// The `Forwarded` element for a request to `host` (RFC 7239 §4).
-    pub fn forwarded(&self, host: &HeaderValue) -> HeaderValue {
-        let mut cached = self.forwarded.borrow_mut();
-        if let Some((for_host, element)) = &*cached
-            && for_host == host
-        {
-            return element.clone();
+    /// What is to be known of `host`, the value of `Host` or `:authority`.
+    ///
+    /// # Errors
+    /// [`HostInvalid`], and nothing else of the host is believed.
+    pub fn asked(&self, host: &HeaderValue) -> Result<Rc<Asked>, HostInvalid> {
+        let mut last = self.asked.borrow_mut();
+        if let Some(asked) = last.as_ref().filter(|asked| asked.value == host) {
+            return Ok(Rc::clone(asked));
         }
-        let element = value(self.forwarded_element(host));
-        *cached = Some((host.clone(), element.clone()));
-        element
+        let text = host.to_str().map_err(|_| HostInvalid::Character)?;
+        let normal = match text {
+            "" => "".into(),
+            text => host::normal_host(text)?.into(),
+        };
+        let asked = Rc::new(Asked {
+            // A copy: the value that came is a piece of all that was read with it.
+            value: value(text.to_owned()),
+            normal,
+            forwarded: value(self.forwarded_element(text)),
+        });
+        *last = Some(Rc::clone(&asked));
+        Ok(asked)
     }
 
-    fn forwarded_element(&self, host: &HeaderValue) -> String {
+    fn forwarded_element(&self, host: &str) -> String {
         let node = match self.client.ip() {
             IpAddr::V4(ip) => ip.to_string(),
             IpAddr::V6(ip) => format!("\"[{ip}]\""),
         };
         let proto = self.scheme().as_str();
         // A host was checked before it came here: what it may hold needs no escape inside quotes.
-        match host.to_str() {
-            Ok(host) if !host.is_empty() => {
-                format!("for={node};host=\"{host}\";proto={proto}")
-            }
-            _ => format!("for={node};proto={proto}"),
+        match host {
+            "" => format!("for={node};proto={proto}"),
+            host => format!("for={node};host=\"{host}\";proto={proto}"),
         }
     }
 }

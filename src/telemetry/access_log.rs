@@ -51,6 +51,10 @@ pub struct Record {
     pub started_at: SystemTime,
     /// The client, behind the proxies that we trust.
     pub client: IpAddr,
+    /// Its address as text, where somebody has it ready.
+    pub client_text: Option<Rc<str>>,
+    /// When the exchange ended, where that was seen; else it ends when the record is dropped.
+    pub ended: Option<Instant>,
     /// The method; `None` if no head could be read.
     pub method: Option<Method>,
     /// The Host field; without one the target's authority is logged.
@@ -104,6 +108,8 @@ impl Record {
             started,
             started_at,
             client,
+            client_text: None,
+            ended: None,
             method: None,
             host: None,
             target: None,

@@ -33,7 +33,7 @@ fn write_json(out: &mut Vec<u8>, stamp: &mut Stamp, record: &Record, duration: D
     out.extend_from_slice(br#"{"time":""#);
     stamp.write(out, Format::Json, record.started_at);
     out.extend_from_slice(br#"","client":""#);
-    write_ip(out, record.client);
+    write_client(out, record);
     out.push(b'"');
     write_request(out, record);
     let (status, fault) = record.ending();
@@ -99,7 +99,7 @@ fn write_request(out: &mut Vec<u8>, record: &Record) {
 
 /// `client - - [time] "request" status bytes "referer" "user agent"`, as Apache and nginx write it.
 fn write_combined(out: &mut Vec<u8>, stamp: &mut Stamp, record: &Record) {
-    write_ip(out, record.client);
+    write_client(out, record);
     out.extend_from_slice(b" - - [");
     stamp.write(out, Format::Combined, record.started_at);
     out.extend_from_slice(b"] \"");
@@ -196,8 +196,11 @@ fn millis(out: &mut Vec<u8>, opening: &[u8], value: Duration) {
     stamp::write_thousandths(out, value.subsec_micros() % 1_000);
 }
 
-fn write_ip(out: &mut Vec<u8>, address: IpAddr) {
-    match address.to_canonical() {
+fn write_client(out: &mut Vec<u8>, record: &Record) {
+    if let Some(text) = &record.client_text {
+        return out.extend_from_slice(text.as_bytes());
+    }
+    match record.client.to_canonical() {
         IpAddr::V4(address) => {
             let [first, rest @ ..] = address.octets();
             number(out, b"", first);

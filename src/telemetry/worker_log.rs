@@ -89,7 +89,8 @@ impl WorkerLog {
         if lines.bytes.capacity() == 0 {
             lines.bytes = sink.buffer();
         }
-        let duration = clock::now().saturating_duration_since(record.started);
+        let ended = record.ended.unwrap_or_else(clock::now);
+        let duration = ended.saturating_duration_since(record.started);
         line::write(
             &mut lines.bytes,
             sink.settings().format,

@@ -219,8 +219,10 @@ pub struct Closing {
     pub in_flight: Option<InFlight>,
     /// The downstream connection's count.
     pub active: Active,
-    /// The deadline for the next frame, and how long it may take.
-    pub idle: Option<(Deadline, Duration)>,
+    /// The deadline for what the endpoint does next.
+    pub deadline: Option<Deadline>,
+    /// How long the answer may pause.
+    pub pause: Duration,
     /// Whether the deadline runs.
     pub waiting: bool,
 }
@@ -279,18 +281,21 @@ impl Closing {
             lease: None,
             in_flight: None,
             active,
-            idle: None,
+            deadline: None,
+            pause: Duration::MAX,
             waiting: false,
         }
     }
 
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some((deadline, pause)) = &self.idle else {
+        let Some(deadline) = &self.deadline else {
             return Poll::Pending;
         };
         if !self.waiting {
             self.waiting = true;
-            deadline.set(Some(clock::coarse() + *pause));
+            // It was not all there with its head: how long it takes is seen at its end.
+            self.record.ended = None;
+            deadline.set(clock::coarse().checked_add(self.pause));
         }
         deadline.poll(cx)
     }
@@ -377,6 +382,7 @@ impl Drop for ResponseBody {
         if !http_body::Body::is_end_stream(&self.source) && closing.lease.is_some() {
             let fault = closing.active.verdict().unwrap_or(Fault::ClientGone);
             closing.record.fault.get_or_insert(fault);
+            closing.record.ended = None;
         }
     }
 }

@@ -13,8 +13,8 @@ use hyper::body::Incoming;
 use crate::base::fault::Fault;
 use crate::dataplane::filter;
 use crate::dataplane::http::body::{Closing, ResponseBody};
-use crate::dataplane::http::forward::{self, Answer};
-use crate::dataplane::http::headers;
+use crate::dataplane::http::forward::{self, Answer, Passage};
+use crate::dataplane::http::headers::{self, Inbound};
 use crate::dataplane::http::respond;
 use crate::dataplane::http::upgrade::Wish;
 use crate::dataplane::http::{Downstream, Engine};
@@ -24,48 +24,54 @@ use crate::dataplane::snapshot::Action;
 ///
 /// Dropping the future ends the exchange: the attempt under way is cancelled and the record says that the client
 /// has gone.
-pub async fn exchange(
+pub fn exchange(
     engine: Rc<Engine>,
     downstream: Rc<Downstream>,
     request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Infallible> {
-    let mut closing = Box::new(Closing::new(
-        engine.record(&downstream.facts),
-        downstream.enter(),
-    ));
-    let style = respond::Style::of(request.method(), request.headers());
-    let answer = line(&engine, &downstream, request, &mut closing).await;
-    if let Some(pulse) = &downstream.pulse {
-        pulse.upgrade_decided(answer.as_ref().is_ok_and(|answer| answer.switch.is_some()));
+) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
+    let record = engine.record(&downstream.facts);
+    let mut closing = Box::new(Closing::new(record, downstream.enter()));
+    let inbound = Inbound::new(request);
+    async move {
+        let style = respond::Style::of(&inbound);
+        let answer = line(&engine, &downstream, inbound, &mut closing).await;
+        if let Some(pulse) = &downstream.pulse {
+            pulse.upgrade_decided(answer.as_ref().is_ok_and(|answer| answer.switch.is_some()));
+        }
+        Ok(match answer {
+            Ok(answer) => respond::answer(&engine, &downstream, answer, style, closing),
+            Err(fault) => respond::fault(fault, style, closing),
+        })
     }
-    Ok(match answer {
-        Ok(answer) => respond::answer(&engine, &downstream, answer, style, closing),
-        Err(fault) => respond::fault(fault, style, closing),
-    })
 }
 
 async fn line(
     engine: &Engine,
     downstream: &Rc<Downstream>,
-    request: Request<Incoming>,
+    mut inbound: Inbound,
     closing: &mut Closing,
 ) -> Result<Answer, Fault> {
     let snapshot = engine.snapshot();
-    let mut inbound = headers::admit(engine, downstream, &snapshot, request, closing)?;
+    headers::admit(engine, downstream, &snapshot, &mut inbound, closing)?;
     if downstream.listener.redirect_to_https {
-        return respond::to_https(&snapshot, &inbound);
+        return respond::to_https(&snapshot, downstream, &inbound);
     }
     let route = headers::find_route(&snapshot, downstream, &inbound)?;
     closing.record.route = Some(route.name.clone());
-    filter::on_request(&route.filters, &mut inbound.parts)?;
+    inbound.run(&route.filters)?;
     let mut answer = match &route.action {
         Action::Redirect(redirect) => respond::redirect(redirect, downstream, &inbound),
         Action::Respond(fixed) => Answer::own(fixed.answer()),
         Action::Forward(pool) => {
             closing.record.pool = Some(pool.name.clone());
             let wish = Wish::of(&mut inbound)?;
-            let outbound = headers::prepare(engine, downstream, &snapshot, inbound, &wish, closing);
-            forward::forward(engine, &snapshot, route, pool, outbound, wish, closing).await?
+            let passage = Passage {
+                engine,
+                downstream,
+                snapshot: &snapshot,
+                route,
+            };
+            forward::forward(passage, pool, inbound, wish, closing).await?
         }
     };
     filter::on_response(&route.filters, &mut answer.parts);

@@ -13,18 +13,32 @@ use tokio::sync::oneshot;
 
 use crate::base::body::Body;
 use crate::base::clock;
+use crate::base::deadline::Deadline;
 use crate::base::fault::Fault;
 use crate::base::name::EndpointId;
-use crate::dataplane::http::Engine;
 use crate::dataplane::http::body::{Closing, Intake, RequestBody};
 use crate::dataplane::http::expect::Latch;
-use crate::dataplane::http::headers;
+use crate::dataplane::http::headers::{self, Inbound};
 use crate::dataplane::http::retry::{self, Remains};
 use crate::dataplane::http::upgrade::{self, Switch, Wish};
+use crate::dataplane::http::{Downstream, Engine};
 use crate::dataplane::snapshot::{Route, Snapshot};
 use crate::dataplane::upstream::client::{Lease, SendError, Tunnel, Wants};
 use crate::dataplane::upstream::endpoint::{Endpoint, Protocol};
 use crate::dataplane::upstream::pool::Pool;
+
+/// What an exchange passes by on its way, from the request's head to the answer's.
+#[derive(Clone, Copy, Debug)]
+pub struct Passage<'a> {
+    /// What the worker lends.
+    pub engine: &'a Engine,
+    /// The client's connection.
+    pub downstream: &'a Downstream,
+    /// The snapshot that the exchange holds.
+    pub snapshot: &'a Snapshot,
+    /// The route that it takes.
+    pub route: &'a Route,
+}
 
 /// Times that a request is sent again because an idle connection turned out to be dead. The second goes out on a
 /// fresh connection, so more would tell nothing new.
@@ -33,8 +47,9 @@ const STALE_REPEATS: u32 = 1;
 /// A request on its way to an endpoint.
 #[derive(Debug)]
 pub struct Outbound {
-    /// Method, target in origin form, fields. `Host` is among them.
-    pub parts: Parts,
+    /// Method, target in origin form, fields. `Host` is among them. Boxed: it is handed on, and comes back from an
+    /// attempt that failed.
+    pub parts: Box<Parts>,
     /// The body.
     pub body: RequestBody,
     /// What the body comes to; absent for an empty one.
@@ -51,7 +66,7 @@ pub struct Answer {
     /// The body.
     pub body: Body,
     /// The tunnel that begins behind it.
-    pub switch: Option<Switch>,
+    pub switch: Option<Box<Switch>>,
 }
 
 impl Answer {
@@ -71,58 +86,58 @@ impl Answer {
 /// # Errors
 /// The fault of the last attempt.
 pub async fn forward(
-    engine: &Engine,
-    snapshot: &Snapshot,
-    route: &Route,
+    passage: Passage<'_>,
     pool: &Pool,
-    mut outbound: Outbound,
+    inbound: Inbound,
     wish: Wish,
     closing: &mut Closing,
 ) -> Result<Answer, Fault> {
+    // What the client sent, to begin again with, is kept only where sending it again could be right.
+    let spare = inbound.spare();
+    let mut outbound = headers::prepare(passage, inbound, &wish, closing)?;
     let mut tried = SmallVec::<[EndpointId; 4]>::new();
-    let mut retries = route.retries;
+    let mut retries = passage.route.retries;
     let mut stale = STALE_REPEATS;
-    let mut fresh = false;
+    let mut wants = Wants {
+        repeatable: spare.is_some(),
+        fresh: false,
+        upgrade: wish.is_some(),
+        connect_timeout: pool.connect_timeout,
+        idle_limit: passage.snapshot.limits.idle_connections,
+        header_bytes: passage.snapshot.limits.response_header_bytes,
+    };
     let mut last = Fault::NoEndpoint;
     let mut endpoint = pool.pick(&tried).ok_or(last)?;
     loop {
-        let wants = Wants {
-            repeatable: is_idempotent(&outbound.parts.method) && outbound.intake.is_none(),
-            fresh,
-            upgrade: wish.is_some(),
-            connect_timeout: pool.connect_timeout,
-            idle_limit: snapshot.limits.idle_connections,
-            header_bytes: snapshot.limits.response_header_bytes,
-        };
-        let failure = match attempt(engine, route, endpoint, outbound, wants, closing).await {
-            Ok(reply) => return accept(engine, route, reply, wish, closing),
+        let failure = match attempt(passage, endpoint, outbound, wants, closing).await {
+            Ok(reply) => return accept(passage, reply, wish, closing),
             Err(failure) => failure,
         };
         closing.lease = None;
         closing.in_flight = None;
-        let Some((back, unsent)) = failure.outbound else {
-            return Err(failure.fault);
-        };
-        outbound = back;
         let remains = Remains {
-            unsent,
-            repeatable: !unsent,
+            unsent: failure.unsent.is_some(),
+            repeatable: spare.is_some(),
         };
         if !retry::may_repeat(failure.fault, remains) {
             return Err(failure.fault);
         }
         last = failure.fault;
-        if failure.reused && stale > 0 {
+        outbound = match (failure.unsent, &spare) {
+            (Some(outbound), _) => outbound,
+            (None, Some(spare)) => headers::prepare(passage, spare.copy(), &wish, closing)?,
+            (None, None) => return Err(last),
+        };
+        wants.fresh = failure.reused && stale > 0;
+        if wants.fresh {
             // The endpoint is not to blame: its idle connection had ended.
             stale -= 1;
-            fresh = true;
             continue;
         }
         if retries == 0 {
             return Err(last);
         }
         retries -= 1;
-        fresh = false;
         tried.push(endpoint.id);
         endpoint = pool.pick(&tried).ok_or(last)?;
     }
@@ -137,14 +152,13 @@ struct Reply {
 /// An attempt that got no answer.
 struct Failure {
     fault: Fault,
-    /// The request, if it is whole, and whether the endpoint has seen nothing of it.
-    outbound: Option<(Outbound, bool)>,
+    /// The request, if the endpoint has seen nothing of it.
+    unsent: Option<Outbound>,
     reused: bool,
 }
 
 async fn attempt(
-    engine: &Engine,
-    route: &Route,
+    passage: Passage<'_>,
     endpoint: &Arc<Endpoint>,
     outbound: Outbound,
     wants: Wants,
@@ -156,16 +170,16 @@ async fn attempt(
     if wants.upgrade && endpoint.identity.protocol == Protocol::H2 {
         return Err(Failure {
             fault: Fault::UpgradeUnsupported,
-            outbound: None,
+            unsent: None,
             reused: false,
         });
     }
-    let mut lease = match engine.connections.lease(endpoint, wants).await {
+    let mut lease = match passage.engine.connections.lease(endpoint, wants).await {
         Ok(lease) => lease,
         Err(fault) => {
             return Err(Failure {
                 fault,
-                outbound: Some((outbound, true)),
+                unsent: Some(outbound),
                 reused: false,
             });
         }
@@ -185,8 +199,6 @@ async fn attempt(
         intake,
         latch,
     } = outbound;
-    // A copy to send again is made only where sending again could be right.
-    let spare = wants.repeatable.then(|| parts.clone());
     let scheme = if endpoint.tls.is_some() {
         Scheme::HTTPS
     } else {
@@ -196,58 +208,56 @@ async fn attempt(
     if let Some(latch) = latch.as_ref().filter(|_| !lease.is_http2()) {
         latch.watch(&mut request);
     }
-    let response = match send(engine, route, &mut lease, request, intake.as_ref()).await {
+    let deadline = &mut closing.deadline;
+    let sent = send(passage, &mut lease, request, intake.as_ref(), deadline).await;
+    let response = match sent {
         Ok(response) => response,
         Err(SendError { fault, unsent }) => {
             let fault = intake
                 .as_ref()
                 .and_then(|intake| intake.fault.get())
                 .unwrap_or(fault);
-            let back = match (unsent, spare) {
-                (Some(request), _) => {
-                    let (parts, body) = request.into_parts();
-                    Some((restore(parts), body, true))
+            let unsent = unsent.map(|request| {
+                let (parts, body) = request.into_parts();
+                Outbound {
+                    parts: Box::new(restore(parts)),
+                    body,
+                    intake,
+                    latch,
                 }
-                (None, Some(parts)) => Some((parts, RequestBody::empty(), false)),
-                (None, None) => None,
-            };
-            let outbound = back.map(|(parts, body, unsent)| {
-                (
-                    Outbound {
-                        parts,
-                        body,
-                        intake,
-                        latch,
-                    },
-                    unsent,
-                )
             });
             return Err(Failure {
                 fault,
-                outbound,
+                unsent,
                 reused,
             });
         }
     };
-    closing.record.first_byte =
-        Some(clock::now().saturating_duration_since(closing.record.started));
+    let now = clock::now();
+    closing.record.first_byte = Some(now.saturating_duration_since(closing.record.started));
+    closing.record.ended = Some(now);
     closing.lease = Some(lease);
     Ok(Reply { response, tunnel })
 }
 
 /// Waits for the answer's head. While the request's body flows the endpoint may stay silent.
 async fn send(
-    engine: &Engine,
-    route: &Route,
+    passage: Passage<'_>,
     lease: &mut Lease<RequestBody>,
     request: Request<RequestBody>,
     intake: Option<&Rc<Intake>>,
+    deadline: &mut Option<Deadline>,
 ) -> Result<Response<Incoming>, SendError<RequestBody>> {
     let mut sending = std::pin::pin!(lease.send(request));
     let mut seen = 0;
     loop {
-        let at = clock::coarse() + route.response_timeout;
-        if let Some(outcome) = engine.deadlines.within(at, sending.as_mut()).await {
+        let at = clock::coarse() + passage.route.response_timeout;
+        let answered = passage
+            .engine
+            .deadlines
+            .within_on(deadline, at, sending.as_mut())
+            .await;
+        if let Some(outcome) = answered {
             return outcome;
         }
         let bytes = intake.map_or(0, |intake| intake.bytes.get());
@@ -263,23 +273,24 @@ async fn send(
 
 /// Takes in the answer's head.
 fn accept(
-    engine: &Engine,
-    route: &Route,
+    passage: Passage<'_>,
     reply: Reply,
     wish: Wish,
     closing: &mut Closing,
 ) -> Result<Answer, Fault> {
+    let Passage { engine, route, .. } = passage;
     let (mut parts, body) = reply.response.into_parts();
     let switch = upgrade::judge(wish, reply.tunnel, route, &parts)?;
-    let pause = if headers::is_stream(&parts.headers) {
+    closing.pause = if headers::take_back(&mut parts) {
         route.stream_timeout
     } else {
         route.idle_timeout
     };
-    headers::take_back(&mut parts);
     let body = Body::incoming(body);
     if let Body::Incoming(_) = body {
-        closing.idle = Some((engine.deadlines.at(None), pause));
+        closing
+            .deadline
+            .get_or_insert_with(|| engine.deadlines.at(None));
     }
     Ok(Answer {
         parts,
@@ -292,7 +303,7 @@ fn accept(
 fn request_for(
     lease: &Lease<RequestBody>,
     scheme: Scheme,
-    mut parts: Parts,
+    mut parts: Box<Parts>,
     body: RequestBody,
 ) -> Request<RequestBody> {
     if lease.is_http2() {
@@ -308,7 +319,7 @@ fn request_for(
             parts.headers.insert(header::TRANSFER_ENCODING, chunked);
         }
     }
-    Request::from_parts(parts, body)
+    Request::from_parts(*parts, body)
 }
 
 /// Whether hyper would leave out the body: it takes these methods to have none unless the header tells of it.
@@ -343,12 +354,4 @@ fn absolute(uri: &Uri, scheme: Scheme, fields: &HeaderMap) -> Uri {
         parts.scheme = None;
     }
     Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
-}
-
-/// Methods that do the same when they come twice (RFC 9110 §9.2.2).
-fn is_idempotent(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
-    )
 }

@@ -4,7 +4,6 @@
 //! A field that a client could use to pose as us is removed before ours is set, so that `Connection` can strip
 //! nothing that we add.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,12 +17,12 @@ use hyper::ext::Protocol as ConnectProtocol;
 
 use crate::base::body::Body;
 use crate::base::fault::Fault;
-use crate::base::host;
 use crate::base::path;
-use crate::dataplane::context::{Facts, Scheme};
+use crate::dataplane::context::{Asked, Facts, Scheme};
+use crate::dataplane::filter::{self, Filter};
 use crate::dataplane::http::body::{Closing, RequestBody};
 use crate::dataplane::http::expect::Latch;
-use crate::dataplane::http::forward::Outbound;
+use crate::dataplane::http::forward::{Outbound, Passage};
 use crate::dataplane::http::framing::TARGET_BYTES;
 use crate::dataplane::http::upgrade::Wish;
 use crate::dataplane::http::{Downstream, Engine};
@@ -46,21 +45,79 @@ const PROXY: HeaderName = HeaderName::from_static("proxy");
 /// Fields that [`prepare`] puts on, about.
 const PUT_ON: usize = 8;
 
+/// What the client says of itself when it says nothing (HTTP/1.0).
+const NO_HOST: HeaderValue = HeaderValue::from_static("");
+
 /// Cookie fields of one HTTP/2 request, at most: clients send their crumbs apart (RFC 9113 §8.2.3).
 const COOKIE_CRUMBS: usize = 128;
 
-/// A request that is safe to decide about.
+/// A request on its way through the decisions about it.
 #[derive(Debug)]
 pub struct Inbound {
-    /// Method, target in origin form, fields.
-    pub parts: Parts,
+    /// Method, target, fields. Boxed: it is handed on by every step.
+    pub parts: Box<Parts>,
     /// The body.
-    pub body: Incoming,
-    /// The host that the client asks for, as it wrote it; empty for an HTTP/1.0 client that does not say.
+    pub body: Body,
+    /// The host that the client asks for, as it wrote it; empty for an HTTP/1.0 client that does not say, and
+    /// before [`admit`].
     pub host: HeaderValue,
+    /// Which of the fields that ask for work are there.
+    pub seen: Seen,
 }
 
-/// Takes a request in: refuses what nobody should act on, and writes down who asks for what.
+impl Inbound {
+    /// A request as the codec delivers it.
+    pub fn new(request: Request<Incoming>) -> Self {
+        let (parts, body) = request.into_parts();
+        Self {
+            seen: Seen::among(&parts.headers),
+            parts: Box::new(parts),
+            body: Body::incoming(body),
+            host: NO_HOST,
+        }
+    }
+
+    /// A copy to begin again with, should an attempt come to nothing: of a request that does the same when it comes
+    /// twice (RFC 9110 §9.2.2) and has no body.
+    pub fn spare(&self) -> Option<Self> {
+        let is_idempotent = matches!(
+            self.parts.method,
+            Method::GET
+                | Method::HEAD
+                | Method::OPTIONS
+                | Method::PUT
+                | Method::DELETE
+                | Method::TRACE
+        );
+        (is_idempotent && matches!(self.body, Body::Empty)).then(|| self.copy())
+    }
+
+    /// The same request without its body.
+    pub fn copy(&self) -> Self {
+        Self {
+            parts: self.parts.clone(),
+            body: Body::Empty,
+            host: self.host.clone(),
+            seen: self.seen,
+        }
+    }
+
+    /// Runs the filters of a route.
+    ///
+    /// # Errors
+    /// Those of [`filter::on_request`].
+    pub fn run(&mut self, filters: &[Filter]) -> Result<(), Fault> {
+        if filters.is_empty() {
+            return Ok(());
+        }
+        filter::on_request(filters, &mut self.parts)?;
+        self.seen = Seen::among(&self.parts.headers);
+        Ok(())
+    }
+}
+
+/// Takes a request in: refuses what nobody should act on, and writes down who asks for what. Its target is in origin
+/// form afterwards.
 ///
 /// # Errors
 /// The fault that the gate before hyper found, or one of the request's own.
@@ -68,9 +125,9 @@ pub fn admit(
     engine: &Engine,
     downstream: &Downstream,
     snapshot: &Snapshot,
-    request: Request<Incoming>,
+    inbound: &mut Inbound,
     closing: &mut Closing,
-) -> Result<Inbound, Fault> {
+) -> Result<(), Fault> {
     let record = &mut closing.record;
     if let Some(refusal) = downstream
         .pulse
@@ -83,7 +140,7 @@ pub fn admit(
         record.protocol = Some(Protocol::Http11);
         return Err(refusal.fault);
     }
-    let (mut parts, body) = request.into_parts();
+    let parts = &mut *inbound.parts;
     record.method = Some(parts.method.clone());
     record.target = Some(parts.uri.clone());
     record.protocol = Some(protocol(parts.version));
@@ -91,23 +148,30 @@ pub fn admit(
         record.referer = parts.headers.get(header::REFERER).cloned();
         record.user_agent = parts.headers.get(header::USER_AGENT).cloned();
     }
-    let host = host_of(&parts)?;
-    record.host = Some(host.clone());
+    inbound.host = host_of(parts)?;
+    record.host = Some(inbound.host.clone());
     let peer = downstream.facts.client.ip();
     let trusted = !snapshot.trusted_proxies.is_empty() && snapshot.trusts(peer);
     if trusted {
         record.client = client_behind(snapshot, peer, &parts.headers);
+        record.client_text = None;
     }
-    let request_id = engine.request_ids.pick(parts.headers.get(X_REQUEST_ID));
-    record.request_id = Some(request_id);
-    judge_http2(snapshot, &parts)?;
+    let given = inbound
+        .seen
+        .has(Seen::REQUEST_ID)
+        .then(|| parts.headers.get(X_REQUEST_ID))
+        .flatten();
+    record.request_id = Some(engine.request_ids.pick(given));
+    if parts.version == Version::HTTP_2 {
+        judge_http2(snapshot, parts)?;
+    }
     if parts.method == Method::CONNECT && parts.extensions.get::<ConnectProtocol>().is_none() {
         return Err(Fault::MethodRefused);
     }
     if parts.uri.scheme().is_some() || parts.uri.authority().is_some() {
         parts.uri = origin_form(&parts.uri);
     }
-    Ok(Inbound { parts, body, host })
+    Ok(())
 }
 
 fn protocol(version: Version) -> Protocol {
@@ -128,7 +192,7 @@ fn host_of(parts: &Parts) -> Result<HeaderValue, Fault> {
     let Some(authority) = parts.uri.authority() else {
         return match field {
             Some(field) => Ok(field.clone()),
-            None if parts.version == Version::HTTP_10 => Ok(HeaderValue::from_static("")),
+            None if parts.version == Version::HTTP_10 => Ok(NO_HOST),
             None => Err(Fault::HostInvalid),
         };
     };
@@ -145,9 +209,6 @@ fn host_of(parts: &Parts) -> Result<HeaderValue, Fault> {
 /// HTTP/2 has no gate before hyper that would judge what its codec lets through; HTTP/1.1 was judged there, by the
 /// same rules.
 fn judge_http2(snapshot: &Snapshot, parts: &Parts) -> Result<(), Fault> {
-    if parts.version != Version::HTTP_2 {
-        return Ok(());
-    }
     let target = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
     if target.len() > TARGET_BYTES {
         return Err(Fault::TargetTooLong);
@@ -207,21 +268,18 @@ pub fn find_route<'a>(
     downstream: &Downstream,
     inbound: &Inbound,
 ) -> Result<&'a Arc<Route>, Fault> {
-    let host = inbound.host.to_str().map_err(|_| Fault::HostInvalid)?;
-    let host = match host {
-        "" => Cow::Borrowed(""),
-        host => host::normal_host(host).map_err(|_| Fault::HostInvalid)?,
-    };
+    let asked = downstream.facts.asked(&inbound.host);
+    let asked = asked.map_err(|_| Fault::HostInvalid)?;
     if let (Some(secure), Some(plan)) = (&downstream.facts.secure, &downstream.listener.tls)
         && !plan
             .certs()
-            .same_certificate(secure.server_name.as_deref(), &host)
+            .same_certificate(secure.server_name.as_deref(), &asked.normal)
     {
         return Err(Fault::Misdirected);
     }
     let path = path::normal_path(inbound.parts.uri.path()).map_err(|_| Fault::PathRefused)?;
     let lookup = Lookup {
-        host: &host,
+        host: &asked.normal,
         path: &path.path,
         query: inbound.parts.uri.query(),
         method: &inbound.parts.method,
@@ -235,41 +293,49 @@ pub fn find_route<'a>(
 }
 
 /// Makes the request ready for an endpoint.
+///
+/// # Errors
+/// [`Fault::HostInvalid`].
 pub fn prepare(
-    engine: &Engine,
-    downstream: &Downstream,
-    snapshot: &Snapshot,
+    passage: Passage<'_>,
     inbound: Inbound,
     wish: &Wish,
     closing: &mut Closing,
-) -> Outbound {
+) -> Result<Outbound, Fault> {
+    let Passage {
+        engine,
+        downstream,
+        snapshot,
+        ..
+    } = passage;
     let Inbound {
         mut parts,
         body,
         host,
+        seen,
     } = inbound;
+    let asked = downstream.facts.asked(&host);
+    let asked = asked.map_err(|_| Fault::HostInvalid)?;
     let peer = downstream.facts.client.ip();
     let trusted = !snapshot.trusted_proxies.is_empty() && snapshot.trusts(peer);
-    let body = Body::incoming(body);
     let via = via(parts.version);
     let fields = &mut parts.headers;
-    let seen = Seen::among(fields);
     // Once for all that is put on below: a map that grows hashes every name again.
     fields.reserve(PUT_ON);
-    if seen.hop_by_hop {
-        let accepts_trailers = takes_trailers(fields);
-        strip_hop_by_hop(fields);
+    if seen.has(Seen::HOP_BY_HOP) {
+        let accepts_trailers = seen.has(Seen::TE) && takes_trailers(fields);
+        strip_hop_by_hop(fields, seen);
         if accepts_trailers {
             fields.insert(header::TE, HeaderValue::from_static("trailers"));
         }
     }
-    if seen.cookie {
+    if seen.has(Seen::COOKIE) {
         join_cookies(fields);
     }
-    if seen.forged {
+    if seen.has(Seen::FORGED) {
         remove_forged(fields, trusted);
     }
-    forwarding(fields, &downstream.facts, &host, trusted);
+    forwarding(fields, &downstream.facts, &asked, trusted);
     if !fields.contains_key(header::HOST) {
         fields.insert(header::HOST, host);
     }
@@ -279,57 +345,94 @@ pub fn prepare(
     }
     wish.ask(fields);
     if let Body::Empty = body {
-        fields.remove(header::EXPECT);
-        return Outbound {
+        if seen.has(Seen::EXPECT) {
+            fields.remove(header::EXPECT);
+        }
+        return Ok(Outbound {
             parts,
             body: RequestBody::empty(),
             intake: None,
             latch: None,
-        };
+        });
     }
-    let latch = seen.expect.then(Latch::default);
+    let latch = seen.has(Seen::EXPECT).then(Latch::default);
     let gate = latch.as_ref().map(Latch::gate);
     let pulse = downstream.pulse.clone();
     let pause = snapshot.timeouts.body;
     let (body, intake) = RequestBody::metered(body, gate, &engine.deadlines, pause, pulse);
     closing.intake = Some(Rc::clone(&intake));
-    Outbound {
+    Ok(Outbound {
         parts,
         body,
         intake: Some(intake),
         latch,
-    }
+    })
 }
 
 /// Which fields of a message ask for work, found in one pass: most messages have few of them, and looking for each
 /// by its name would cost more than all of the rest.
-#[derive(Debug, Default)]
-struct Seen {
-    hop_by_hop: bool,
-    expect: bool,
-    cookie: bool,
-    /// Something that a client could pose as us with, or as a proxy before us.
-    forged: bool,
-}
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen(u16);
 
 impl Seen {
-    fn among(fields: &HeaderMap) -> Self {
-        let mut seen = Self::default();
-        for name in fields.keys() {
-            match name.as_str() {
-                "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding"
-                | "upgrade" => {
-                    seen.hop_by_hop = true;
-                }
-                "expect" => seen.expect = true,
-                "cookie" => seen.cookie = true,
-                "proxy" | "x-client-cert-subject" | "x-forwarded-port" | "x-real-ip" => {
-                    seen.forged = true;
-                }
-                other => seen.forged |= other.contains('_'),
-            }
+    /// `Connection`.
+    const CONNECTION: u16 = 1;
+    /// `TE`.
+    const TE: u16 = 1 << 1;
+    /// `Upgrade`.
+    const UPGRADE: u16 = 1 << 2;
+    /// `Keep-Alive`, `Proxy-Connection`, `Transfer-Encoding`: they tell an endpoint nothing.
+    const TRANSPORT: u16 = 1 << 3;
+    /// What is for one connection alone (RFC 9110 §7.6.1).
+    const HOP_BY_HOP: u16 = Self::CONNECTION | Self::TE | Self::UPGRADE | Self::TRANSPORT;
+    /// `Expect`.
+    const EXPECT: u16 = 1 << 4;
+    /// `Cookie`.
+    const COOKIE: u16 = 1 << 5;
+    /// Something that a client could pose as us with, or as a proxy before us.
+    const FORGED: u16 = 1 << 6;
+    /// `X-Request-Id`.
+    const REQUEST_ID: u16 = 1 << 7;
+    /// `Accept`.
+    pub const ACCEPT: u16 = 1 << 8;
+    /// `Content-Type`.
+    pub const CONTENT_TYPE: u16 = 1 << 9;
+
+    /// What is among `fields`.
+    pub fn among(fields: &HeaderMap) -> Self {
+        Self(fields.keys().fold(0, |seen, name| seen | Self::of(name)))
+    }
+
+    /// Whether one of `kinds` is there.
+    pub fn has(self, kinds: u16) -> bool {
+        self.0 & kinds != 0
+    }
+
+    /// By length first, since that settles it for most names.
+    fn of(name: &HeaderName) -> u16 {
+        let name = name.as_str().as_bytes();
+        let kind = match name.len() {
+            2 if name == b"te" => Self::TE,
+            5 if name == b"proxy" => Self::FORGED,
+            6 if name == b"accept" => Self::ACCEPT,
+            6 if name == b"cookie" => Self::COOKIE,
+            6 if name == b"expect" => Self::EXPECT,
+            7 if name == b"upgrade" => Self::UPGRADE,
+            9 if name == b"x-real-ip" => Self::FORGED,
+            10 if name == b"connection" => Self::CONNECTION,
+            10 if name == b"keep-alive" => Self::TRANSPORT,
+            12 if name == b"content-type" => Self::CONTENT_TYPE,
+            12 if name == b"x-request-id" => Self::REQUEST_ID,
+            16 if name == b"proxy-connection" => Self::TRANSPORT,
+            16 if name == b"x-forwarded-port" => Self::FORGED,
+            17 if name == b"transfer-encoding" => Self::TRANSPORT,
+            21 if name == b"x-client-cert-subject" => Self::FORGED,
+            _ => 0,
+        };
+        if kind == 0 && name.contains(&b'_') {
+            return Self::FORGED;
         }
-        seen
+        kind
     }
 }
 
@@ -352,30 +455,48 @@ fn takes_trailers(fields: &HeaderMap) -> bool {
 }
 
 /// Removes what is for this connection alone, and what `Connection` says is (RFC 9110 §7.6.1).
-fn strip_hop_by_hop(fields: &mut HeaderMap) {
-    let listed: Vec<HeaderValue> = match fields.entry(header::CONNECTION) {
-        header::Entry::Occupied(entry) => entry.remove_entry_mult().1.collect(),
-        header::Entry::Vacant(_) => Vec::new(),
-    };
-    for value in &listed {
-        for name in value.as_bytes().split(|&b| b == b',') {
-            let name = name.trim_ascii();
-            // Most clients say just this.
-            if name.eq_ignore_ascii_case(b"keep-alive") || name.eq_ignore_ascii_case(b"close") {
-                continue;
-            }
-            if let Ok(name) = HeaderName::from_bytes(name)
-                && !is_framing(&name)
-            {
-                fields.remove(name);
-            }
+fn strip_hop_by_hop(fields: &mut HeaderMap, seen: Seen) {
+    if seen.has(Seen::CONNECTION)
+        && let header::Entry::Occupied(entry) = fields.entry(header::CONNECTION)
+    {
+        let mut listed = entry.remove_entry_mult().1;
+        // Most clients and endpoints send one value, and its life ends here.
+        let first = listed.next();
+        let more: Vec<HeaderValue> = listed.collect();
+        for value in first.iter().chain(&more) {
+            strip_listed(fields, value);
         }
     }
-    fields.remove(KEEP_ALIVE);
-    fields.remove(PROXY_CONNECTION);
-    fields.remove(header::TE);
-    fields.remove(header::TRANSFER_ENCODING);
-    fields.remove(header::UPGRADE);
+    if seen.has(Seen::TRANSPORT) {
+        fields.remove(KEEP_ALIVE);
+        fields.remove(PROXY_CONNECTION);
+        fields.remove(header::TRANSFER_ENCODING);
+    }
+    if seen.has(Seen::TE) {
+        fields.remove(header::TE);
+    }
+    if seen.has(Seen::UPGRADE) {
+        fields.remove(header::UPGRADE);
+    }
+}
+
+/// Removes the fields that a value of `Connection` lists.
+fn strip_listed(fields: &mut HeaderMap, value: &HeaderValue) {
+    if matches!(value.as_bytes(), b"keep-alive" | b"close") {
+        return;
+    }
+    for name in value.as_bytes().split(|&b| b == b',') {
+        let name = name.trim_ascii();
+        // Nearly all say just this.
+        if name.eq_ignore_ascii_case(b"keep-alive") || name.eq_ignore_ascii_case(b"close") {
+            continue;
+        }
+        if let Ok(name) = HeaderName::from_bytes(name)
+            && !is_framing(&name)
+        {
+            fields.remove(name);
+        }
+    }
 }
 
 /// Fields that say where a message ends or whom it is for; no `Connection` takes them away.
@@ -412,11 +533,15 @@ fn remove_forged(fields: &mut HeaderMap, trusted: bool) {
 }
 
 /// Sets the forwarding fields, keeping what a trusted proxy said before us.
-fn forwarding(fields: &mut HeaderMap, facts: &Facts, host: &HeaderValue, trusted: bool) {
-    let element = facts.forwarded(host);
+fn forwarding(fields: &mut HeaderMap, facts: &Facts, asked: &Asked, trusted: bool) {
+    let Asked {
+        value: host,
+        forwarded,
+        ..
+    } = asked;
     if trusted {
         append_hop(fields, X_FORWARDED_FOR, &facts.client_value);
-        append_hop(fields, header::FORWARDED, &element);
+        append_hop(fields, header::FORWARDED, forwarded);
         fields
             .entry(X_FORWARDED_PROTO)
             .or_insert_with(|| scheme_value(facts.scheme()));
@@ -425,7 +550,7 @@ fn forwarding(fields: &mut HeaderMap, facts: &Facts, host: &HeaderValue, trusted
             .or_insert_with(|| host.clone());
     } else {
         fields.insert(X_FORWARDED_FOR, facts.client_value.clone());
-        fields.insert(header::FORWARDED, element);
+        fields.insert(header::FORWARDED, forwarded.clone());
         fields.insert(X_FORWARDED_PROTO, scheme_value(facts.scheme()));
         fields.insert(X_FORWARDED_HOST, host.clone());
     }
@@ -491,17 +616,16 @@ fn remove_twins(fields: &mut HeaderMap) {
     }
 }
 
-/// Takes off an answer what was for the endpoint's connection alone.
-pub fn take_back(parts: &mut response::Parts) {
-    if Seen::among(&parts.headers).hop_by_hop {
-        strip_hop_by_hop(&mut parts.headers);
+/// Takes off an answer what was for the endpoint's connection alone; whether it is of the kind that may pause for
+/// long: an event stream or gRPC.
+pub fn take_back(parts: &mut response::Parts) -> bool {
+    let seen = Seen::among(&parts.headers);
+    if seen.has(Seen::HOP_BY_HOP) {
+        strip_hop_by_hop(&mut parts.headers, seen);
     }
-}
-
-/// Whether an answer is of the kind that may pause for long: an event stream or gRPC.
-pub fn is_stream(fields: &HeaderMap) -> bool {
-    fields.get(header::CONTENT_TYPE).is_some_and(|kind| {
-        let kind = kind.as_bytes();
-        kind.starts_with(b"text/event-stream") || kind.starts_with(b"application/grpc")
-    })
+    seen.has(Seen::CONTENT_TYPE)
+        && parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
+            let kind = kind.as_bytes();
+            kind.starts_with(b"text/event-stream") || kind.starts_with(b"application/grpc")
+        })
 }

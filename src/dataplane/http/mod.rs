@@ -78,7 +78,9 @@ impl Engine {
     /// A record that is written when it is dropped (invariant I5).
     pub fn record(&self, facts: &Facts) -> Record {
         let now = clock::now();
-        let mut record = Record::new(Rc::clone(&self.log), now, clock::wall(), facts.client.ip());
+        let started_at = clock::wall_at(now);
+        let mut record = Record::new(Rc::clone(&self.log), now, started_at, facts.client.ip());
+        record.client_text = Some(Rc::clone(&facts.client_text));
         record.tls = facts.secure.as_ref().map(|secure| secure.version);
         record
     }

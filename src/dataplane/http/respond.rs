@@ -11,11 +11,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 
 use crate::base::body::Body;
 use crate::base::fault::Fault;
-use crate::base::host;
 use crate::dataplane::filter::Redirect;
 use crate::dataplane::http::body::{Closing, ResponseBody};
 use crate::dataplane::http::forward::Answer;
-use crate::dataplane::http::headers::Inbound;
+use crate::dataplane::http::headers::{Inbound, Seen};
 use crate::dataplane::http::upgrade;
 use crate::dataplane::http::{Downstream, Engine};
 use crate::dataplane::snapshot::Snapshot;
@@ -45,10 +44,14 @@ enum Form {
 
 impl Style {
     /// The style for a request.
-    pub fn of(method: &Method, fields: &HeaderMap) -> Self {
+    pub fn of(inbound: &Inbound) -> Self {
         Self {
-            form: Form::of(fields),
-            bodiless: *method == Method::HEAD,
+            form: if inbound.seen.has(Seen::ACCEPT | Seen::CONTENT_TYPE) {
+                Form::of(&inbound.parts.headers)
+            } else {
+                Form::Plain
+            },
+            bodiless: inbound.parts.method == Method::HEAD,
         }
     }
 }
@@ -60,18 +63,16 @@ impl Form {
         {
             return Self::Grpc;
         }
-        let Some(accept) = fields
-            .get(header::ACCEPT)
-            .and_then(|accept| accept.to_str().ok())
-        else {
+        let Some(accept) = fields.get(header::ACCEPT) else {
             return Self::Plain;
         };
         // The one that stands first: browsers begin with text/html, programs name what they read.
-        for range in accept.split(',') {
-            match range.split(';').next().unwrap_or_default().trim() {
-                "text/html" | "application/xhtml+xml" => return Self::Html,
-                "application/json" | "application/problem+json" => return Self::Json,
-                "text/plain" => return Self::Plain,
+        for range in accept.as_bytes().split(|&b| b == b',') {
+            let kind = range.split(|&b| b == b';').next().unwrap_or_default();
+            match kind.trim_ascii() {
+                b"text/html" | b"application/xhtml+xml" => return Self::Html,
+                b"application/json" | b"application/problem+json" => return Self::Json,
+                b"text/plain" => return Self::Plain,
                 _ => {}
             }
         }
@@ -241,9 +242,16 @@ pub fn redirect(redirect: &Redirect, downstream: &Downstream, inbound: &Inbound)
 ///
 /// # Errors
 /// [`Fault::HostInvalid`] when the client does not say which host it means.
-pub fn to_https(snapshot: &Snapshot, inbound: &Inbound) -> Result<Answer, Fault> {
-    let host = inbound.host.to_str().map_err(|_| Fault::HostInvalid)?;
-    let name = host::normal_host(host).map_err(|_| Fault::HostInvalid)?;
+pub fn to_https(
+    snapshot: &Snapshot,
+    downstream: &Downstream,
+    inbound: &Inbound,
+) -> Result<Answer, Fault> {
+    let asked = downstream.facts.asked(&inbound.host);
+    let name = match &asked {
+        Ok(asked) if !asked.normal.is_empty() => &asked.normal,
+        _ => return Err(Fault::HostInvalid),
+    };
     let ports: Vec<u16> = snapshot
         .listeners
         .iter()

@@ -183,7 +183,7 @@ pub fn judge(
     endpoint: Option<oneshot::Receiver<Tunnel>>,
     route: &Route,
     parts: &response::Parts,
-) -> Result<Option<Switch>, Fault> {
+) -> Result<Option<Box<Switch>>, Fault> {
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         let agreed = parts
             .headers
@@ -193,12 +193,12 @@ pub fn judge(
             return Err(Fault::ResponseMalformed);
         };
         let (agreed, pause) = (agreed.clone(), route.stream_timeout);
-        return Ok(Some(Switch {
+        return Ok(Some(Box::new(Switch {
             wish,
             agreed,
             endpoint,
             pause,
-        }));
+        })));
     }
     // A success would tell an HTTP/2 client that its tunnel is open (RFC 8441 §5).
     let hollow = matches!(wish, Wish::Connect { .. }) && parts.status.is_success();
@@ -213,17 +213,18 @@ pub fn begin(
     engine: &Engine,
     downstream: &Rc<Downstream>,
     mut parts: response::Parts,
-    switch: Switch,
+    switch: Box<Switch>,
     mut closing: Box<Closing>,
 ) -> Response<ResponseBody> {
     closing.record.upgraded = true;
+    closing.record.ended = None;
     closing.lease = None;
     let Switch {
         wish,
         agreed,
         endpoint,
         pause,
-    } = switch;
+    } = *switch;
     let deadline = engine.deadlines.at(Some(clock::now() + pause));
     let pending = Pending {
         endpoint,
