@@ -256,14 +256,14 @@ mod tests {
 
     #[test]
     fn large_pieces_are_not_copied_and_keep_their_place() {
-        let large = vec![b'x'; GATHER_LIMIT];
+        let large = vec![b'x'; GATHER_LIMIT + 1];
         let (mut gather, outlet) = gather(&[usize::MAX, usize::MAX]);
         assert_eq!(
             write(&mut gather, &[&large, b"y"]),
-            Poll::Ready(GATHER_LIMIT + 1)
+            Poll::Ready(GATHER_LIMIT + 2)
         );
         assert_eq!(write(&mut gather, &[b"head"]), Poll::Ready(4));
-        assert_eq!(write(&mut gather, &[&large]), Poll::Ready(GATHER_LIMIT));
+        assert_eq!(write(&mut gather, &[&large]), Poll::Ready(GATHER_LIMIT + 1));
         assert_eq!(
             written(&outlet),
             [[&large[..], b"y"].concat(), [b"head", &large[..]].concat()]
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_transport_that_takes_little_at_a_time_loses_nothing() {
-        let large = vec![b'x'; GATHER_LIMIT];
+        let large = vec![b'x'; GATHER_LIMIT + 1];
         let (mut gather, outlet) = gather(&[1, 2, 4]);
         assert_eq!(write(&mut gather, &[b"head"]), Poll::Ready(4));
         assert_eq!(write(&mut gather, &[&large]), Poll::Ready(3));

@@ -358,6 +358,14 @@ fn an_answer_that_is_no_http_is_a_502_and_ends_its_connection() {
             "HTTP/1.1 2x0 OK\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
             "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nab",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA : b\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: b\r\n c\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/2 200 OK\r\nContent-Length: 0\r\n\r\n",
             "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
             "HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n",
             "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
@@ -373,6 +381,85 @@ fn an_answer_that_is_no_http_is_a_502_and_ends_its_connection() {
             assert_eq!(proxy.record()["fault"], "response_malformed", "{answer:?}");
             backend.is_left_by(1);
         }
+    });
+}
+
+#[test]
+fn interim_answers_are_passed_over_and_have_a_limit() {
+    play(|| {
+        for (count, status) in [(1, 200), (16, 200), (17, 502)] {
+            let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(count);
+            let backend = backend::script(move |connection| {
+                connection.request();
+                connection.send(&interim);
+                connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                connection.until_closed();
+            });
+            let proxy = proxy::before(&[&backend]);
+            let answer = proxy.client().get("/");
+            assert_eq!((answer.status(), answer.field("link")), (status, None));
+        }
+    });
+}
+
+#[test]
+fn what_comes_behind_an_answer_reaches_nobody() {
+    play(|| {
+        let backend = backend::script(|connection| {
+            while connection.request().is_some() {
+                connection.send(
+                    "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\
+                     Content-Length: 4\r\n\r\nevil",
+                );
+            }
+        });
+        let proxy = proxy::before(&[&backend]);
+        let mut client = proxy.client();
+        for _ in 0..3 {
+            assert_eq!(client.get("/").text(), "ok");
+        }
+        assert_eq!(backend.seen().connections, 3);
+    });
+}
+
+#[test]
+fn chunks_that_are_none_cut_the_answer_and_end_the_connection() {
+    play(|| {
+        for chunks in [
+            "5\r\nfirstX\r\n",
+            "5\nfirst",
+            "fffffffffffffffff\r\n",
+            "5\r\nfirst\r\n-1\r\n",
+        ] {
+            let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
+            let backend = backend::script(move |connection| {
+                connection.request();
+                connection.send(&answer);
+                connection.until_closed();
+            });
+            let proxy = proxy::before(&[&backend]);
+            let got = proxy.client().get("/");
+            assert_ne!(got.end, End::Whole, "{chunks:?}");
+            assert_eq!(proxy.record()["fault"], "response_cut", "{chunks:?}");
+            backend.is_left_by(1);
+        }
+    });
+}
+
+#[test]
+fn a_head_that_comes_byte_by_byte_is_one_like_any_other() {
+    play(|| {
+        let backend = backend::script(|connection| {
+            connection.request();
+            for byte in b"HTTP/1.1 200 Fine\r\nA: b\r\nContent-Length: 2\r\n\r\nok" {
+                connection.send([*byte]);
+            }
+            connection.until_closed();
+        });
+        let proxy = proxy::before(&[&backend]);
+        let answer = proxy.client().get("/");
+        assert_eq!(answer.line, "HTTP/1.1 200 Fine");
+        assert_eq!((answer.field("a"), answer.text()), (Some("b"), "ok"));
     });
 }
 

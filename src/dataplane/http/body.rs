@@ -21,7 +21,7 @@ use crate::base::fault::Fault;
 use crate::dataplane::http::expect::Gate;
 use crate::dataplane::http::pulse::Pulse;
 use crate::dataplane::http::{Active, Flow};
-use crate::dataplane::upstream::client::Lease;
+use crate::dataplane::upstream::answer::AnswerBody;
 use crate::dataplane::upstream::endpoint::InFlight;
 use crate::telemetry::access_log::Record;
 
@@ -57,7 +57,7 @@ pub struct Intake {
 }
 
 /// The request's body.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RequestBody {
     source: Body,
     /// Absent for an empty body.
@@ -76,14 +76,6 @@ struct Meter {
 }
 
 impl RequestBody {
-    /// A request without a body.
-    pub fn empty() -> Self {
-        Self {
-            source: Body::Empty,
-            meter: None,
-        }
-    }
-
     /// A streamed body that may pause for at most `pause`; a gate holds it back until the endpoint wants it.
     pub fn metered(
         source: Body,
@@ -202,8 +194,10 @@ impl http_body::Body for RequestBody {
 /// The answer's body. The exchange is over when it is dropped: whole, broken off or never asked for.
 #[derive(Debug)]
 pub struct ResponseBody {
-    source: Body,
+    source: AnswerBody<RequestBody>,
     closing: Option<Box<Closing>>,
+    /// What it broke off by, until the codec is told.
+    broken: Option<Fault>,
 }
 
 /// What ends with an exchange, in the order of its fields.
@@ -213,8 +207,6 @@ pub struct Closing {
     pub record: Record,
     /// What the request's body came to.
     pub intake: Option<Rc<Intake>>,
-    /// The connection that the answer comes on.
-    pub lease: Option<Lease<RequestBody>>,
     /// The endpoint's count.
     pub in_flight: Option<InFlight>,
     /// The downstream connection's count.
@@ -229,33 +221,20 @@ pub struct Closing {
 
 impl ResponseBody {
     /// A body that closes the exchange when it ends.
-    pub fn new(source: Body, closing: Box<Closing>) -> Self {
-        let mut body = Self {
+    pub fn new(source: AnswerBody<RequestBody>, closing: Box<Closing>) -> Self {
+        Self {
             source,
             closing: Some(closing),
-        };
-        if http_body::Body::is_end_stream(&body.source) {
-            body.settle();
+            broken: None,
         }
-        body
     }
 
     /// A body without an exchange: the answer before a tunnel, whose record goes with the tunnel.
     pub fn detached() -> Self {
         Self {
-            source: Body::Empty,
+            source: AnswerBody::empty(),
             closing: None,
-        }
-    }
-
-    /// The answer is whole: its connection may serve another.
-    fn settle(&mut self) {
-        if let Some(lease) = self
-            .closing
-            .as_mut()
-            .and_then(|closing| closing.lease.take())
-        {
-            lease.settle();
+            broken: None,
         }
     }
 
@@ -278,7 +257,6 @@ impl Closing {
         Self {
             record,
             intake: None,
-            lease: None,
             in_flight: None,
             active,
             deadline: None,
@@ -327,7 +305,10 @@ impl http_body::Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let frame = match Pin::new(&mut this.source).poll_frame(cx) {
+        if let Some(fault) = this.broken.take() {
+            return Poll::Ready(Some(Err(this.fail(fault))));
+        }
+        let frame = match this.source.poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 match &mut this.closing {
@@ -348,28 +329,25 @@ impl http_body::Body for ResponseBody {
                     let bytes = frame.data_ref().map_or(0, Buf::remaining) as u64;
                     closing.record.bytes_sent += bytes;
                 }
-                if http_body::Body::is_end_stream(&this.source) {
-                    this.settle();
-                }
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
                 tracing::debug!(%error, "an answer broke off");
-                Some(Err(this.fail(Fault::ResponseCut)))
+                // The codec drops what it has not sent when a body fails: it sends while the body is waited for.
+                this.broken = Some(Fault::ResponseCut);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
-            None => {
-                this.settle();
-                None
-            }
+            None => None,
         })
     }
 
     fn is_end_stream(&self) -> bool {
-        http_body::Body::is_end_stream(&self.source)
+        self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        http_body::Body::size_hint(&self.source)
+        self.source.size_hint()
     }
 }
 
@@ -379,7 +357,7 @@ impl Drop for ResponseBody {
             return;
         };
         // What still streams was not wanted to its end: the client is gone, or was cut off.
-        if !http_body::Body::is_end_stream(&self.source) && closing.lease.is_some() {
+        if self.source.is_flowing() {
             let fault = closing.active.verdict().unwrap_or(Fault::ClientGone);
             closing.record.fault.get_or_insert(fault);
             closing.record.ended = None;

@@ -3,14 +3,13 @@
 //! The request's body is held back until the endpoint asks for it, answers without it, or lets `PATIENCE` pass.
 //! The client gets its 100 when hyper first asks for the body, so holding the body back holds the 100 back too.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, StatusCode};
 use tokio::sync::Notify;
 
 /// How long an endpoint may leave the expectation unanswered before the body is sent all the same.
@@ -24,24 +23,23 @@ pub struct Gate {
 /// The endpoint's side of a gate.
 #[derive(Clone, Debug, Default)]
 pub struct Latch {
-    state: Arc<State>,
+    state: Rc<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    open: AtomicBool,
+    open: Cell<bool>,
     opened: Notify,
 }
 
 impl Latch {
     /// The gate that this latch opens.
     pub fn gate(&self) -> Gate {
-        let state = Arc::clone(&self.state);
+        let state = Rc::clone(&self.state);
         Gate {
             wait: Box::pin(async move {
                 let opened = state.opened.notified();
-                // Relaxed: the flag alone is asked for, and the waker brings its own ordering.
-                if !state.open.load(Ordering::Relaxed) {
+                if !state.open.get() {
                     // An endpoint that stays silent gets the body: many know nothing of 100.
                     drop(tokio::time::timeout(PATIENCE, opened).await);
                 }
@@ -49,15 +47,10 @@ impl Latch {
         }
     }
 
-    /// Opens the gate when the endpoint answers this request with 100.
-    pub fn watch<B>(&self, request: &mut Request<B>) {
-        let state = Arc::clone(&self.state);
-        hyper::ext::on_informational(request, move |response| {
-            if response.status() == StatusCode::CONTINUE {
-                state.open.store(true, Ordering::Relaxed);
-                state.opened.notify_waiters();
-            }
-        });
+    /// Opens the gate: the endpoint has answered 100.
+    pub fn open(&self) {
+        self.state.open.set(true);
+        self.state.opened.notify_waiters();
     }
 }
 

@@ -77,31 +77,6 @@ impl Inbound {
         }
     }
 
-    /// A copy to begin again with, should an attempt come to nothing: of a request that does the same when it comes
-    /// twice (RFC 9110 §9.2.2) and has no body.
-    pub fn spare(&self) -> Option<Self> {
-        let is_idempotent = matches!(
-            self.parts.method,
-            Method::GET
-                | Method::HEAD
-                | Method::OPTIONS
-                | Method::PUT
-                | Method::DELETE
-                | Method::TRACE
-        );
-        (is_idempotent && matches!(self.body, Body::Empty)).then(|| self.copy())
-    }
-
-    /// The same request without its body.
-    pub fn copy(&self) -> Self {
-        Self {
-            parts: self.parts.clone(),
-            body: Body::Empty,
-            host: self.host.clone(),
-            seen: self.seen,
-        }
-    }
-
     /// Runs the filters of a route.
     ///
     /// # Errors
@@ -350,7 +325,8 @@ pub fn prepare(
         }
         return Ok(Outbound {
             parts,
-            body: RequestBody::empty(),
+            body: None,
+            front: None,
             intake: None,
             latch: None,
         });
@@ -363,7 +339,8 @@ pub fn prepare(
     closing.intake = Some(Rc::clone(&intake));
     Ok(Outbound {
         parts,
-        body,
+        body: Some(body),
+        front: None,
         intake: Some(intake),
         latch,
     })

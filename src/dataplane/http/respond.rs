@@ -12,12 +12,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use crate::base::body::Body;
 use crate::base::fault::Fault;
 use crate::dataplane::filter::Redirect;
-use crate::dataplane::http::body::{Closing, ResponseBody};
+use crate::dataplane::http::body::{Closing, RequestBody, ResponseBody};
 use crate::dataplane::http::forward::Answer;
 use crate::dataplane::http::headers::{Inbound, Seen};
 use crate::dataplane::http::upgrade;
 use crate::dataplane::http::{Downstream, Engine};
 use crate::dataplane::snapshot::Snapshot;
+use crate::dataplane::upstream::answer::AnswerBody;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -95,7 +96,7 @@ pub fn answer(
     } = answer;
     closing.record.status = Some(parts.status.as_u16());
     if let Some(switch) = switch {
-        return upgrade::begin(engine, downstream, parts, switch, closing);
+        return upgrade::begin(engine, downstream, parts, *switch, closing);
     }
     let body = if style.bodiless {
         measured(&mut parts.headers, body)
@@ -106,20 +107,19 @@ pub fn answer(
 }
 
 /// Takes a body of ours off the answer to HEAD and leaves its length (RFC 9110 §9.3.2).
-fn measured(fields: &mut HeaderMap, body: Body) -> Body {
+fn measured(fields: &mut HeaderMap, body: AnswerBody<RequestBody>) -> AnswerBody<RequestBody> {
     match body {
-        Body::Full(bytes) => {
+        AnswerBody::Whole(bytes) if !bytes.is_empty() => {
             fields.insert(header::CONTENT_LENGTH, bytes.len().into());
-            Body::Empty
+            AnswerBody::empty()
         }
-        Body::Empty | Body::Incoming(_) => body,
+        body => body,
     }
 }
 
 /// The answer that a fault becomes.
 pub fn fault(fault: Fault, style: Style, mut closing: Box<Closing>) -> Response<ResponseBody> {
     closing.record.fault.get_or_insert(fault);
-    closing.lease = None;
     let (mut response, logged) = match style.form {
         Form::Grpc => (grpc(fault), StatusCode::OK.as_u16()),
         Form::Plain | Form::Html | Form::Json => (page(fault, style.form), fault.code()),
@@ -133,7 +133,9 @@ pub fn fault(fault: Fault, style: Style, mut closing: Box<Closing>) -> Response<
         fields.insert(header::RETRY_AFTER, RETRY_AFTER);
     }
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    let (mut parts, body) = response.into_parts();
+    let Answer {
+        mut parts, body, ..
+    } = Answer::own(response);
     let body = if style.bodiless {
         measured(&mut parts.headers, body)
     } else {

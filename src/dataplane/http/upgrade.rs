@@ -20,7 +20,6 @@ use hyper::ext::Protocol as ConnectProtocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::oneshot;
 
 use crate::base::clock;
 use crate::base::deadline::Deadline;
@@ -62,14 +61,14 @@ pub enum Wish {
 pub struct Switch {
     wish: Wish,
     agreed: HeaderValue,
-    endpoint: oneshot::Receiver<Tunnel>,
+    endpoint: Tunnel,
     pause: Duration,
 }
 
 /// A tunnel that waits for the client's connection.
 #[derive(Debug)]
 pub struct Pending {
-    endpoint: oneshot::Receiver<Tunnel>,
+    endpoint: Tunnel,
     deadline: Deadline,
     pause: Duration,
     closing: Box<Closing>,
@@ -180,7 +179,7 @@ fn accept_for(key: &str) -> String {
 /// [`Fault::ResponseMalformed`] for an upgrade that nobody asked for.
 pub fn judge(
     wish: Wish,
-    endpoint: Option<oneshot::Receiver<Tunnel>>,
+    endpoint: Option<Tunnel>,
     route: &Route,
     parts: &response::Parts,
 ) -> Result<Option<Box<Switch>>, Fault> {
@@ -213,18 +212,17 @@ pub fn begin(
     engine: &Engine,
     downstream: &Rc<Downstream>,
     mut parts: response::Parts,
-    switch: Box<Switch>,
+    switch: Switch,
     mut closing: Box<Closing>,
 ) -> Response<ResponseBody> {
     closing.record.upgraded = true;
     closing.record.ended = None;
-    closing.lease = None;
     let Switch {
         wish,
         agreed,
         endpoint,
         pause,
-    } = *switch;
+    } = switch;
     let deadline = engine.deadlines.at(Some(clock::now() + pause));
     let pending = Pending {
         endpoint,
@@ -259,18 +257,20 @@ impl Pending {
     /// Runs the tunnel to its end; `early` are bytes that the client sent behind its request.
     ///
     /// Dropping the future closes both sides.
-    pub async fn run<C>(mut self, client: C, early: Bytes)
+    pub async fn run<C>(self, client: C, early: Bytes)
     where
         C: AsyncRead + AsyncWrite + Unpin,
     {
-        let Ok(Tunnel {
+        let Self {
+            endpoint,
+            deadline,
+            pause,
+            mut closing,
+        } = self;
+        let Tunnel {
             stream: endpoint,
             early: first,
-        }) = (&mut self.endpoint).await
-        else {
-            self.closing.record.fault = Some(Fault::ResponseCut);
-            return;
-        };
+        } = endpoint;
         let traffic = Traffic::default();
         let (from_client, to_client) = tokio::io::split(client);
         let (from_endpoint, to_endpoint) = tokio::io::split(endpoint);
@@ -287,18 +287,16 @@ impl Pending {
             if let Poll::Ready((up, down)) = both.as_mut().poll(cx) {
                 return Poll::Ready(fault_of(&up, &down));
             }
-            if self.closing.active.downstream().guest.poll_phase(cx) == Phase::Closing {
+            if closing.active.downstream().guest.poll_phase(cx) == Phase::Closing {
                 return Poll::Ready(Some(Fault::Draining));
             }
             if traffic.moved.replace(false) {
-                self.deadline.set(Some(clock::now() + self.pause));
+                deadline.set(Some(clock::now() + pause));
             }
-            self.deadline
-                .poll(cx)
-                .map(|()| Some(Fault::ResponseStalled))
+            deadline.poll(cx).map(|()| Some(Fault::ResponseStalled))
         })
         .await;
-        let record = &mut self.closing.record;
+        let record = &mut closing.record;
         record.fault = fault;
         record.bytes_received = traffic.up.get();
         record.bytes_sent = traffic.down.get();

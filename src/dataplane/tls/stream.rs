@@ -105,6 +105,16 @@ impl From<Transport> for Stream {
     }
 }
 
+impl Stream {
+    /// Whether it can go on under another worker: a socket can, the state of TLS cannot.
+    pub fn can_move(&self) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => true,
+            Self::Server(_) | Self::Client(_) | Self::ClientUnix(_) => false,
+        }
+    }
+}
+
 /// Calls a method on whichever connection is inside.
 macro_rules! on_each {
     ($stream:expr, $method:ident($($argument:expr),*)) => {

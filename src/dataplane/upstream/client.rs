@@ -1,8 +1,8 @@
 //! Reusable HTTP connections to endpoints, those of one worker.
 //!
 //! The door through which an attempt leaves: [`Connections::lease`] hands out a connection, [`Lease::send`] sends
-//! one request on it, [`Lease::settle`] says that the answer is over and the connection may serve another.
-//! Whatever is dropped without being settled is closed: a connection in doubt is never used again.
+//! one request on it, and the answer's body gives the connection back when it is whole. Whatever is dropped before
+//! that is closed: a connection in doubt is never used again.
 //!
 //! An HTTP/1.1 connection serves one exchange at a time and waits on a LIFO stack, so that a quiet hour leaves
 //! few open. One that stays idle for `PARK_AFTER` is left with the endpoint, where any worker finds it before it
@@ -11,28 +11,30 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::uri::Scheme;
+use http::{StatusCode, response};
 use http_body::Body;
-use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use crate::base::clock;
 use crate::base::fault::Fault;
 use crate::base::gather::{Gather, Outlet};
 use crate::base::name::EndpointId;
 use crate::dataplane::tls::{Alpn, Stream};
+use crate::dataplane::upstream::answer::AnswerBody;
 use crate::dataplane::upstream::connect::{self, Dialled, Parked};
 use crate::dataplane::upstream::endpoint::{Endpoint, Protocol};
+use crate::dataplane::upstream::http1::{self, Draft, Failure, Rest, Wire};
+use crate::dataplane::upstream::http2 as streams;
 
 /// An idle connection older than this is not used again.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
@@ -92,33 +94,12 @@ struct Shelves<B> {
 struct Shelf<B> {
     /// Gone when no snapshot and no exchange names the endpoint any more.
     endpoint: Weak<Endpoint>,
-    /// Boxed, since a connection moves between here and its exchange with every request.
-    idle: RefCell<Vec<Box<Http1<B>>>>,
+    idle: RefCell<Vec<Wire>>,
     shared: RefCell<Vec<Http2<B>>>,
     /// What the endpoint agreed to speak when it was dialled last.
     spoken: Cell<Option<Alpn>>,
     dialling: Cell<bool>,
     dialled: Notify,
-}
-
-#[derive(Debug)]
-struct Http1<B> {
-    sender: http1::SendRequest<B>,
-    born: Instant,
-    idle_since: Instant,
-    afterlife: Rc<RefCell<Afterlife>>,
-}
-
-/// What the task of an HTTP/1.1 connection does with the socket once HTTP has ended on it in good order.
-#[derive(Debug, Default)]
-enum Afterlife {
-    /// Closes it.
-    #[default]
-    Close,
-    /// Leaves it with the endpoint, idle since then.
-    Park(Instant),
-    /// Hands it to the exchange that asked for an upgrade.
-    Tunnel(oneshot::Sender<Tunnel>),
 }
 
 /// A connection after an upgrade: the socket, and what the endpoint sent behind its head.
@@ -160,6 +141,7 @@ pub struct Wants {
 #[derive(Debug)]
 pub struct Lease<B> {
     kind: Kind<B>,
+    wants: Wants,
     /// Whether it has carried an exchange before.
     pub reused: bool,
     /// How long dialling took; `None` for a connection that was there.
@@ -168,20 +150,42 @@ pub struct Lease<B> {
 
 #[derive(Debug)]
 enum Kind<B> {
-    Http1 {
-        connection: Box<Http1<B>>,
-        shelf: Rc<Shelf<B>>,
-        idle_limit: usize,
-    },
-    Http2 {
-        sender: http2::SendRequest<B>,
-        _stream: StreamCount,
-    },
+    Http1(Wire, Rc<Shelf<B>>),
+    Http2(http2::SendRequest<B>, StreamCount),
+}
+
+/// Where an HTTP/1.1 connection waits for its next exchange.
+#[derive(Debug)]
+pub struct Home<B> {
+    shelf: Rc<Shelf<B>>,
+    idle_limit: usize,
+}
+
+impl<B> Home<B> {
+    /// Takes a connection back; one too many is closed.
+    pub fn keep(&self, mut wire: Wire) {
+        wire.idle_since = clock::coarse();
+        let mut idle = self.shelf.idle.borrow_mut();
+        if idle.len() < self.idle_limit {
+            idle.push(wire);
+        }
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answered<B> {
+    /// Status and fields.
+    pub parts: response::Parts,
+    /// The body.
+    pub body: AnswerBody<B>,
+    /// The connection, if the endpoint has switched protocols.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// One stream of a shared connection; it ends when this is dropped.
 #[derive(Debug)]
-struct StreamCount(Rc<Cell<usize>>);
+pub struct StreamCount(Rc<Cell<usize>>);
 
 impl StreamCount {
     fn enter(count: &Rc<Cell<usize>>) -> Self {
@@ -196,18 +200,9 @@ impl Drop for StreamCount {
     }
 }
 
-/// Why a request got no answer.
-#[derive(Debug)]
-pub struct SendError<B> {
-    /// What went wrong.
-    pub fault: Fault,
-    /// The request, when nothing of it was sent.
-    pub unsent: Option<Box<Request<B>>>,
-}
-
 impl<B> Connections<B>
 where
-    B: Body<Data = Bytes> + Unpin + 'static,
+    B: Body<Data = Bytes> + Default + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// A connection to `endpoint`: one of this worker's, one that a neighbour left, or a new one.
@@ -219,12 +214,12 @@ where
     pub async fn lease(&self, endpoint: &Arc<Endpoint>, wants: Wants) -> Result<Lease<B>, Fault> {
         let shelf = self.shelf(endpoint);
         if !wants.fresh {
-            if let Some(lease) = shelf.take(endpoint, wants).await {
+            if let Some(lease) = shelf.take(endpoint, wants) {
                 return Ok(lease);
             }
             while shelf.dialling.get() && shelf.may_share(endpoint, wants) {
                 shelf.dialled.notified().await;
-                if let Some(lease) = shelf.take(endpoint, wants).await {
+                if let Some(lease) = shelf.take(endpoint, wants) {
                     return Ok(lease);
                 }
             }
@@ -272,7 +267,7 @@ where
             shelf.spoken.set(Some(protocol));
         }
         let mut lease = match protocol {
-            Alpn::Http1 => shelf.start_http1(stream, born, wants).await?,
+            Alpn::Http1 => shelf.start_http1(stream, born, wants),
             Alpn::H2 => shelf.start_http2(stream, born, wants).await?,
         };
         lease.connect_time = Some(born.saturating_duration_since(began));
@@ -306,14 +301,14 @@ impl<B> Drop for Dialling<'_, B> {
 
 impl<B> Shelf<B>
 where
-    B: Body<Data = Bytes> + Unpin + 'static,
+    B: Body<Data = Bytes> + Default + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// A connection that is there already.
-    async fn take(self: &Rc<Self>, endpoint: &Endpoint, wants: Wants) -> Option<Lease<B>> {
+    fn take(self: &Rc<Self>, endpoint: &Endpoint, wants: Wants) -> Option<Lease<B>> {
         let now = clock::coarse();
         if !wants.upgrade
-            && let Some(lease) = self.take_shared(now)
+            && let Some(lease) = self.take_shared(now, wants)
         {
             return Some(lease);
         }
@@ -331,19 +326,22 @@ where
             return None;
         }
         loop {
-            let Some(connection) = self.idle.borrow_mut().pop() else {
+            let Some(mut wire) = self.idle.borrow_mut().pop() else {
                 break;
             };
-            if connection.sender.is_ready() && usable(connection.idle_since, connection.born) {
-                return Some(self.lease_http1(connection, wants));
+            if usable(wire.idle_since, wire.born)
+                && wire.is_quiet()
+                && (wants.repeatable || connect::is_quiet(&wire.stream))
+            {
+                return Some(self.lease_http1(wire, wants));
             }
         }
         while let Some(parked) = endpoint.unpark() {
             let (idle_since, born) = (parked.idle_since, parked.born);
             if usable(idle_since, born)
                 && let Some(stream) = parked.adopt()
-                && let Ok(mut lease) = Box::pin(self.start_http1(stream, born, wants)).await
             {
+                let mut lease = self.start_http1(stream, born, wants);
                 lease.reused = true;
                 return Some(lease);
             }
@@ -351,11 +349,11 @@ where
         None
     }
 
-    fn take_shared(&self, now: Instant) -> Option<Lease<B>> {
+    fn take_shared(&self, now: Instant, wants: Wants) -> Option<Lease<B>> {
         let mut shared = self.shared.borrow_mut();
         shared.retain(|connection| !connection.sender.is_closed());
         let connection = shared.iter().find(|connection| connection.has_room(now))?;
-        Some(connection.lease(true))
+        Some(connection.lease(true, wants))
     }
 
     /// Whether a connection that is being dialled now will serve this exchange too.
@@ -368,49 +366,25 @@ where
         speaks_http2 && !wants.upgrade
     }
 
-    fn lease_http1(self: &Rc<Self>, connection: Box<Http1<B>>, wants: Wants) -> Lease<B> {
-        let shelf = Rc::clone(self);
-        let kind = Kind::Http1 {
-            connection,
-            shelf,
-            idle_limit: wants.idle_limit,
-        };
+    fn lease_http1(self: &Rc<Self>, wire: Wire, wants: Wants) -> Lease<B> {
         Lease {
-            kind,
+            kind: Kind::Http1(wire, Rc::clone(self)),
+            wants,
             reused: true,
             connect_time: None,
         }
     }
 
-    async fn start_http1(
-        self: &Rc<Self>,
-        stream: Stream,
-        born: Instant,
-        wants: Wants,
-    ) -> Result<Lease<B>, Fault> {
-        let (sender, connection) = http1::Builder::new()
-            .max_header_size(wants.header_bytes)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|_| Fault::ConnectFailed)?;
-        let afterlife = Rc::<RefCell<Afterlife>>::default();
-        let task = drive_http1(
-            connection,
-            self.endpoint.clone(),
-            Rc::clone(&afterlife),
-            born,
-        );
-        tokio::task::spawn_local(task);
-        let connection = Box::new(Http1 {
-            sender,
+    fn start_http1(self: &Rc<Self>, stream: Stream, born: Instant, wants: Wants) -> Lease<B> {
+        let wire = Wire {
+            stream,
             born,
             idle_since: born,
-            afterlife,
-        });
-        Ok(Lease {
+        };
+        Lease {
             reused: false,
-            ..self.lease_http1(connection, wants)
-        })
+            ..self.lease_http1(wire, wants)
+        }
     }
 
     async fn start_http2(
@@ -420,28 +394,30 @@ where
         wants: Wants,
     ) -> Result<Lease<B>, Fault> {
         let (gather, outlet) = Gather::new(stream);
-        let (sender, connection) = http2::Builder::new(OnThisWorker)
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(H2_STREAM_WINDOW)
-            .initial_connection_window_size(H2_CONNECTION_WINDOW)
-            .max_header_list_size(u32::try_from(wants.header_bytes).unwrap_or(u32::MAX))
-            .keep_alive_interval(H2_PING_AFTER)
-            .keep_alive_timeout(H2_PING_TIMEOUT)
-            .handshake(TokioIo::new(gather))
-            .await
-            .map_err(|error| {
-                tracing::debug!(%error, "the HTTP/2 preface failed");
-                Fault::ConnectFailed
-            })?;
+        let (sender, connection) = http2::Builder::new(OnThisWorker {
+            outlet: Rc::new(RefCell::new(Some(outlet))),
+        })
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(H2_STREAM_WINDOW)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .max_header_list_size(u32::try_from(wants.header_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(H2_PING_AFTER)
+        .keep_alive_timeout(H2_PING_TIMEOUT)
+        .handshake(TokioIo::new(gather))
+        .await
+        .map_err(|error| {
+            tracing::debug!(%error, "the HTTP/2 preface failed");
+            Fault::ConnectFailed
+        })?;
         let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
-        tokio::task::spawn_local(drive_http2(connection, outlet, Rc::clone(&allowed)));
+        tokio::task::spawn_local(drive_http2(connection, Rc::clone(&allowed)));
         let connection = Http2 {
             sender,
             born,
             streams: Rc::default(),
             allowed,
         };
-        let lease = connection.lease(false);
+        let lease = connection.lease(false, wants);
         self.shared.borrow_mut().push(connection);
         Ok(lease)
     }
@@ -451,16 +427,21 @@ where
         let Some(endpoint) = self.endpoint.upgrade() else {
             return false;
         };
-        self.idle.borrow_mut().retain(|connection| {
-            let idle = now.saturating_duration_since(connection.idle_since);
-            let keep = idle < PARK_AFTER && connection.sender.is_ready();
-            if !keep && connection.sender.is_ready() {
-                connection
-                    .afterlife
-                    .replace(Afterlife::Park(connection.idle_since));
+        let mut idle = self.idle.borrow_mut();
+        let waiting = std::mem::take(&mut *idle);
+        for mut wire in waiting {
+            let since = now.saturating_duration_since(wire.idle_since);
+            let aged = now.saturating_duration_since(wire.born) >= AGE_LIMIT;
+            if since >= IDLE_LIMIT || aged || !wire.is_quiet() {
+                continue;
             }
-            keep
-        });
+            if since < PARK_AFTER || !wire.stream.can_move() {
+                idle.push(wire);
+            } else if let Some(parked) = Parked::new(wire.stream, wire.idle_since, wire.born) {
+                endpoint.park(parked);
+            }
+        }
+        drop(idle);
         self.shared.borrow_mut().retain(|connection| {
             let aged = now.saturating_duration_since(connection.born) >= AGE_LIMIT;
             !(connection.sender.is_closed() || (aged && connection.streams.get() == 0))
@@ -482,51 +463,12 @@ impl<B> Http2<B> {
             && self.streams.get() < self.allowed.get()
     }
 
-    fn lease(&self, reused: bool) -> Lease<B> {
-        let kind = Kind::Http2 {
-            sender: self.sender.clone(),
-            _stream: StreamCount::enter(&self.streams),
-        };
+    fn lease(&self, reused: bool, wants: Wants) -> Lease<B> {
         Lease {
-            kind,
+            kind: Kind::Http2(self.sender.clone(), StreamCount::enter(&self.streams)),
+            wants,
             reused,
             connect_time: None,
-        }
-    }
-}
-
-/// Runs an HTTP/1.1 connection to its end and gives the socket its afterlife.
-async fn drive_http1<B>(
-    mut connection: http1::Connection<TokioIo<Stream>, B>,
-    endpoint: Weak<Endpoint>,
-    afterlife: Rc<RefCell<Afterlife>>,
-    born: Instant,
-) where
-    B: Body<Data = Bytes> + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    if let Err(error) = poll_fn(|cx| connection.poll_without_shutdown(cx)).await {
-        tracing::debug!(%error, "an upstream connection ended");
-        return;
-    }
-    let parts = connection.into_parts();
-    match afterlife.take() {
-        Afterlife::Close => {}
-        Afterlife::Park(idle_since) => {
-            if parts.read_buf.is_empty()
-                && let Some(endpoint) = endpoint.upgrade()
-                && let Some(parked) = Parked::new(parts.io.into_inner(), idle_since, born)
-            {
-                endpoint.park(parked);
-            }
-        }
-        Afterlife::Tunnel(exchange) => {
-            let tunnel = Tunnel {
-                stream: parts.io.into_inner(),
-                early: parts.read_buf,
-            };
-            // An exchange that is gone needs no tunnel: dropping it closes the socket.
-            drop(exchange.send(tunnel));
         }
     }
 }
@@ -534,18 +476,13 @@ async fn drive_http1<B>(
 /// Runs an HTTP/2 connection to its end, and keeps watch of how many streams the endpoint allows.
 async fn drive_http2<B>(
     mut connection: http2::Connection<TokioIo<Gather<Stream>>, B, OnThisWorker>,
-    outlet: Outlet<Stream>,
     allowed: Rc<Cell<usize>>,
 ) where
-    B: Body<Data = Bytes> + Unpin + 'static,
+    B: Body<Data = Bytes> + Default + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let ended = poll_fn(|cx| {
         let ended = Pin::new(&mut connection).poll(cx);
-        if let Poll::Ready(Err(error)) = outlet.poll_flush(cx) {
-            tracing::debug!(%error, "an upstream HTTP/2 connection broke");
-            return Poll::Ready(Ok(()));
-        }
         allowed.set(connection.current_max_send_streams());
         ended
     });
@@ -556,101 +493,91 @@ async fn drive_http2<B>(
 
 impl<B> Lease<B>
 where
-    B: Body<Data = Bytes> + Unpin + 'static,
+    B: Body<Data = Bytes> + Default + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// Whether requests on this connection are HTTP/2.
-    pub fn is_http2(&self) -> bool {
-        matches!(self.kind, Kind::Http2 { .. })
-    }
-
-    /// Sends one request and waits for the head of the answer.
+    /// Sends one request and waits for the head of the answer; `inform` hears the status of interim ones, which
+    /// come by HTTP/1.1 only. What the draft holds is whole again after a failure, but for a body that was begun.
     ///
     /// Dropping the future cancels the request: an HTTP/1.1 connection is closed, an HTTP/2 stream reset.
     ///
     /// # Errors
-    /// The fault, and the request when the endpoint has seen nothing of it.
-    pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
-        let outcome = match &mut self.kind {
-            Kind::Http1 { connection, .. } => connection.sender.try_send_request(request).await,
-            Kind::Http2 { sender, .. } => sender.try_send_request(request).await,
-        };
-        outcome.map_err(|mut error| {
-            let unsent = error.take_message().map(Box::new);
-            let fault = if unsent.is_some() {
-                Fault::ConnectionLost
-            } else {
-                fault_of(error.error())
-            };
-            tracing::debug!(error = %error.error(), fault = fault.token(), "an attempt failed");
-            SendError { fault, unsent }
-        })
-    }
-
-    /// Asks for the socket behind an upgrade; to be called before [`send`](Self::send).
-    ///
-    /// `None` on HTTP/2. The receiver gets the socket when the endpoint switches protocols, and an error otherwise.
-    pub fn expect_tunnel(&self) -> Option<oneshot::Receiver<Tunnel>> {
-        match &self.kind {
-            Kind::Http1 { connection, .. } => {
-                let (exchange, tunnel) = oneshot::channel();
-                connection.afterlife.replace(Afterlife::Tunnel(exchange));
-                Some(tunnel)
-            }
-            Kind::Http2 { .. } => None,
-        }
-    }
-
-    /// Gives the connection back after an answer that ended in good order.
-    pub fn settle(self) {
-        let Kind::Http1 {
-            mut connection,
-            shelf,
+    /// The fault, and whether the endpoint has seen nothing of the request.
+    pub async fn send(
+        self,
+        draft: Draft<'_, B>,
+        scheme: Scheme,
+        inform: impl FnMut(StatusCode),
+    ) -> Result<Answered<B>, Failure> {
+        let Wants {
+            header_bytes,
             idle_limit,
-        } = self.kind
-        else {
-            return;
-        };
-        connection.afterlife.take();
-        if connection.sender.is_ready() {
-            shelf.shelve(connection, idle_limit);
-        } else if !connection.sender.is_closed() {
-            // The rest of the request is still on its way, or the connection's task has not looked up yet.
-            tokio::task::spawn_local(async move {
-                if connection.sender.ready().await.is_ok() {
-                    shelf.shelve(connection, idle_limit);
-                }
-            });
+            repeatable,
+            ..
+        } = self.wants;
+        match self.kind {
+            Kind::Http1(wire, shelf) => {
+                let http1::Answer { parts, rest } =
+                    http1::exchange(wire, draft, header_bytes, inform).await?;
+                let home = Home { shelf, idle_limit };
+                let (body, tunnel) = match rest {
+                    Rest::Whole(bytes, wire) => {
+                        if let Some(wire) = wire {
+                            home.keep(wire);
+                        }
+                        (AnswerBody::Whole(bytes), None)
+                    }
+                    Rest::Flowing(flow) => (AnswerBody::Http1(flow, home), None),
+                    Rest::Switched(stream, early) => {
+                        (AnswerBody::empty(), Some(Tunnel { stream, early }))
+                    }
+                };
+                Ok(Answered {
+                    parts,
+                    body,
+                    tunnel,
+                })
+            }
+            Kind::Http2(mut sender, stream) => {
+                let response = streams::exchange(&mut sender, draft, scheme, repeatable).await?;
+                let (parts, body) = response.into_parts();
+                let body = if body.is_end_stream() {
+                    AnswerBody::empty()
+                } else {
+                    AnswerBody::Http2(body, stream)
+                };
+                Ok(Answered {
+                    parts,
+                    body,
+                    tunnel: None,
+                })
+            }
         }
     }
 }
 
-impl<B> Shelf<B> {
-    fn shelve(&self, mut connection: Box<Http1<B>>, idle_limit: usize) {
-        connection.idle_since = clock::coarse();
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() < idle_limit {
-            idle.push(connection);
-        }
-    }
+/// Runs hyper's tasks on the worker that asks. The first one drives the connection: it alone reads and writes, and
+/// flushes the outlet after each look.
+#[derive(Clone, Debug)]
+struct OnThisWorker {
+    outlet: Rc<RefCell<Option<Outlet<Stream>>>>,
 }
-
-fn fault_of(error: &hyper::Error) -> Fault {
-    if error.is_parse_too_large() {
-        Fault::ResponseHeaderTooLarge
-    } else if error.is_parse() {
-        Fault::ResponseMalformed
-    } else {
-        Fault::ResponseMissing
-    }
-}
-
-/// Runs hyper's tasks on the worker that asks.
-#[derive(Clone, Copy, Debug)]
-struct OnThisWorker;
 
 impl<F: Future<Output: 'static> + 'static> Executor<F> for OnThisWorker {
     fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
+        let Some(outlet) = self.outlet.take() else {
+            tokio::task::spawn_local(task);
+            return;
+        };
+        tokio::task::spawn_local(async move {
+            let mut task = pin!(task);
+            poll_fn(|cx| {
+                let polled = task.as_mut().poll(cx).map(drop);
+                // A connection that broke says so to its task when it is read or written next.
+                drop(outlet.poll_flush(cx));
+                polled
+            })
+            .await;
+        });
     }
 }

@@ -130,6 +130,15 @@ impl Parked {
     }
 }
 
+/// Whether the kernel has nothing to read from a connection in clear; what TLS has is not asked for.
+pub fn is_quiet(stream: &Stream) -> bool {
+    match stream {
+        Stream::Tcp(stream) => quiet(&stream.0),
+        Stream::Unix(stream) => quiet(stream),
+        Stream::Server(_) | Stream::Client(_) | Stream::ClientUnix(_) => true,
+    }
+}
+
 /// Whether a read would have to wait: neither data nor an end is there.
 fn quiet<'a, S>(socket: &'a S) -> bool
 where

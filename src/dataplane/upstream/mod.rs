@@ -5,8 +5,11 @@
 //! worker ([`client::Connections`]); an idle one that the worker does not need is left with the endpoint, where
 //! the neighbours find it.
 
+pub mod answer;
 pub mod client;
 pub mod connect;
 pub mod endpoint;
+pub mod http1;
+pub mod http2;
 pub mod pick;
 pub mod pool;

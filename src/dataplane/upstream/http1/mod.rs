@@ -1,0 +1,595 @@
+//! HTTP/1.1 towards endpoints, by a codec of our own: one exchange at a time on one connection (RFC 9112).
+//!
+//! [`exchange`] is driven by the task that wants the answer: no task stands between, and nothing is handed through
+//! channels. What it leaves is an answer whose body reads on from the connection, or is there already.
+
+mod chunked;
+mod decode;
+mod encode;
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::request::Parts;
+use http::{HeaderMap, Method, StatusCode, response};
+use http_body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use self::chunked::{Chunked, Step};
+use self::decode::{Framing, Head};
+use crate::base::fault::Fault;
+use crate::dataplane::tls::Stream;
+
+pub use self::decode::RESPONSE_FIELDS;
+
+/// Bytes that are asked for when a head is waited for, and when a body is.
+const HEAD_READ: usize = 8 << 10;
+const BODY_READ: usize = 64 << 10;
+
+/// Pieces of a request's body up to this size are copied behind what is to be written, not sent beside it.
+const COPY_LIMIT: usize = 4 << 10;
+
+/// Bytes that are gathered for one write.
+const GATHER_LIMIT: usize = 16 << 10;
+
+/// Interim answers that an endpoint may send ahead of the answer.
+const INTERIM_LIMIT: u32 = 16;
+
+/// A connection on which no exchange runs.
+#[derive(Debug)]
+pub struct Wire {
+    /// The socket.
+    pub stream: Stream,
+    /// When it was opened.
+    pub born: Instant,
+    /// Since when it is idle.
+    pub idle_since: Instant,
+}
+
+impl Wire {
+    /// Whether it may serve an exchange: the endpoint has neither closed it nor sent something unasked.
+    ///
+    /// Asks the kernel only where an event has come meanwhile.
+    pub fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        let mut buf = ReadBuf::new(&mut byte);
+        let mut cx = Context::from_waker(Waker::noop());
+        Pin::new(&mut self.stream)
+            .poll_read(&mut cx, &mut buf)
+            .is_pending()
+    }
+}
+
+/// A request, as the codec wants it.
+#[derive(Debug)]
+pub struct Draft<'a, B> {
+    /// Method, target in origin form, fields. Its fields become room for those of the answer.
+    pub parts: &'a mut Parts,
+    /// The body; it is taken, and put back if nothing of the request was sent.
+    pub body: &'a mut Option<B>,
+    /// What was taken off the body by an attempt that sent nothing.
+    pub front: &'a mut Option<Bytes>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure {
+    /// What went wrong.
+    pub fault: Fault,
+    /// Whether the endpoint has seen nothing of the request.
+    pub unsent: bool,
+}
+
+/// An answer's head, and what is behind it.
+#[derive(Debug)]
+pub struct Answer<B> {
+    /// Status and fields.
+    pub parts: response::Parts,
+    /// The body.
+    pub rest: Rest<B>,
+}
+
+/// What is behind an answer's head.
+#[derive(Debug)]
+pub enum Rest<B> {
+    /// The whole body, and the connection if it may serve another exchange.
+    Whole(Bytes, Option<Wire>),
+    /// A body that is on its way.
+    Flowing(Box<Flow<B>>),
+    /// No HTTP: the endpoint has switched protocols. The socket, and what came on it already.
+    Switched(Stream, Bytes),
+}
+
+/// Sends a request and waits for the head of its answer. Dropping the future closes the connection.
+///
+/// `inform` hears the status of each interim answer.
+///
+/// # Errors
+/// The fault, and whether the request may be sent elsewhere.
+pub async fn exchange<B>(
+    wire: Wire,
+    draft: Draft<'_, B>,
+    head_limit: usize,
+    mut inform: impl FnMut(StatusCode),
+) -> Result<Answer<B>, Failure>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let Draft { parts, body, front } = draft;
+    let bodiless = parts.method == Method::HEAD;
+    let mut wire = wire;
+    let mut sending = Sending::new(parts, body.take(), front.take());
+    let mut came = Came::default();
+    let mut interim = 0;
+    let received = poll_fn(|cx| {
+        loop {
+            match sending.poll(&mut wire.stream, cx) {
+                Poll::Pending | Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(Broken::Socket(_))) if !sending.has_written => {
+                    return Poll::Ready(Err(Fault::ConnectionLost));
+                }
+                Poll::Ready(Err(Broken::Body)) => return Poll::Ready(Err(Fault::ResponseMissing)),
+                Poll::Ready(Err(Broken::Socket(error))) => {
+                    // The endpoint may have answered before it stopped listening.
+                    tracing::debug!(%error, "an endpoint stopped listening to a request");
+                }
+            }
+            let spent = &mut parts.headers;
+            match ready!(came.poll_head(&mut wire.stream, cx, head_limit, bodiless, spent)) {
+                Ok(head) if decode::is_interim(head.parts.status) => {
+                    interim += 1;
+                    if interim > INTERIM_LIMIT {
+                        return Poll::Ready(Err(Fault::ResponseMalformed));
+                    }
+                    inform(head.parts.status);
+                }
+                outcome => return Poll::Ready(outcome),
+            }
+        }
+    })
+    .await;
+    let head = match received {
+        Ok(head) => head,
+        Err(fault) => {
+            let unsent = !sending.has_written;
+            if unsent {
+                (*body, *front) = sending.give_back();
+            }
+            return Err(Failure { fault, unsent });
+        }
+    };
+    Ok(answer(wire, head, came.rest, sending))
+}
+
+fn answer<B>(wire: Wire, head: Head, rest: Bytes, sending: Sending<B>) -> Answer<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let parts = head.parts;
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        let rest = Rest::Switched(wire.stream, rest);
+        return Answer { parts, rest };
+    }
+    let mut flow = Flow {
+        wire: Some(wire),
+        sending,
+        rest,
+        body: match head.framing {
+            Framing::Length(left) => Left::Length(left),
+            Framing::Chunked => Left::Chunked(Chunked::new()),
+            Framing::UntilClose => Left::UntilClose,
+        },
+        keeps_alive: head.keeps_alive,
+    };
+    let rest = match flow.body {
+        Left::Length(left) if left <= flow.rest.len() as u64 => {
+            // It is no longer than what came, so it fits.
+            let whole = flow
+                .rest
+                .split_to(usize::try_from(left).unwrap_or_default());
+            flow.body = Left::Length(0);
+            Rest::Whole(whole, flow.settle())
+        }
+        Left::Length(_) | Left::Chunked(_) | Left::UntilClose => Rest::Flowing(Box::new(flow)),
+    };
+    Answer { parts, rest }
+}
+
+/// Why a request is not sent to its end.
+#[derive(Debug)]
+enum Broken {
+    /// Its body broke off, or is not as long as it should be.
+    Body,
+    /// The connection.
+    Socket(io::Error),
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Socket(error)
+    }
+}
+
+impl From<encode::LengthBroken> for Broken {
+    fn from(_: encode::LengthBroken) -> Self {
+        Self::Body
+    }
+}
+
+/// The request on its way out.
+#[derive(Debug)]
+struct Sending<B> {
+    /// What is to be written before `data`.
+    out: BytesMut,
+    data: Bytes,
+    /// What is to be written behind `data`.
+    tail: &'static [u8],
+    framing: encode::Framing,
+    body: Option<B>,
+    front: Option<Bytes>,
+    /// What went out with the head, until some of it is written.
+    taken: Option<Bytes>,
+    has_written: bool,
+    is_broken: bool,
+}
+
+impl<B> Sending<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    fn new(parts: &Parts, body: Option<B>, front: Option<Bytes>) -> Self {
+        let framing = body.as_ref().map_or(encode::Framing::Empty, |body| {
+            let framing = encode::Framing::of(body);
+            match (framing, &front) {
+                // What was taken off it already counts too.
+                (encode::Framing::Empty, Some(front)) => {
+                    encode::Framing::Length(front.len() as u64)
+                }
+                (encode::Framing::Length(left), Some(front)) => {
+                    encode::Framing::Length(left + front.len() as u64)
+                }
+                _ => framing,
+            }
+        });
+        let mut out = BytesMut::with_capacity(1024);
+        encode::head(&mut out, parts, framing);
+        Self {
+            out,
+            data: Bytes::new(),
+            tail: b"",
+            framing,
+            body: body.filter(|_| framing != encode::Framing::Empty),
+            front,
+            taken: None,
+            has_written: false,
+            is_broken: false,
+        }
+    }
+
+    /// Whether all of the request is out.
+    fn is_done(&self) -> bool {
+        self.body.is_none() && self.is_written() && !self.is_broken
+    }
+
+    fn is_written(&self) -> bool {
+        self.out.is_empty() && self.data.is_empty() && self.tail.is_empty()
+    }
+
+    /// The body and what was taken off it, of a request of which nothing was written.
+    fn give_back(self) -> (Option<B>, Option<Bytes>) {
+        (self.body, self.taken.or(self.front))
+    }
+
+    /// Sends as much as goes; ready when there is nothing more to send.
+    fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        if self.is_broken || self.is_done() {
+            return Poll::Ready(Ok(()));
+        }
+        let outcome = ready!(self.poll_all(stream, cx));
+        if outcome.is_err() {
+            self.is_broken = true;
+        }
+        Poll::Ready(outcome)
+    }
+
+    fn poll_all(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        loop {
+            let more = self.poll_fill(cx)?;
+            if self.is_written() {
+                return match more {
+                    Poll::Ready(()) => Pin::new(stream).poll_flush(cx).map_err(Broken::from),
+                    Poll::Pending => {
+                        // What the transport holds back must not wait for the body.
+                        ready!(Pin::new(stream).poll_flush(cx))?;
+                        Poll::Pending
+                    }
+                };
+            }
+            while !self.is_written() {
+                ready!(self.poll_write(stream, cx))?;
+            }
+        }
+    }
+
+    /// Takes frames off the body until there is enough to write; pending when the body has nothing to give.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Broken> {
+        while self.data.is_empty() && self.tail.is_empty() && self.out.len() < GATHER_LIMIT {
+            let Some(body) = &mut self.body else {
+                return Ok(Poll::Ready(()));
+            };
+            let frame = match self.front.take() {
+                Some(front) => Some(Ok(Frame::data(front))),
+                None => match Pin::new(&mut *body).poll_frame(cx) {
+                    Poll::Ready(frame) => frame,
+                    Poll::Pending => return Ok(Poll::Pending),
+                },
+            };
+            match frame {
+                Some(Ok(frame)) => {
+                    let is_last = body.is_end_stream();
+                    self.take(frame)?;
+                    if is_last && self.body.is_some() {
+                        self.end(None)?;
+                    }
+                }
+                Some(Err(_)) => return Err(Broken::Body),
+                None => self.end(None)?,
+            }
+        }
+        Ok(Poll::Ready(()))
+    }
+
+    fn take(&mut self, frame: Frame<Bytes>) -> Result<(), Broken> {
+        let data = match frame.into_data() {
+            Ok(data) => data,
+            Err(frame) => return self.end(frame.trailers_ref()),
+        };
+        if data.is_empty() {
+            return Ok(());
+        }
+        if !self.has_written && self.taken.is_none() {
+            self.taken = Some(data.clone());
+        }
+        let behind = encode::before(&mut self.out, &mut self.framing, &data)?;
+        if data.len() <= COPY_LIMIT {
+            self.out.extend_from_slice(&data);
+            self.out.extend_from_slice(behind);
+        } else {
+            self.data = data;
+            self.tail = behind;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), Broken> {
+        // What ends the body stands behind its last data, which may not be written yet.
+        let mut last = BytesMut::new();
+        encode::end(&mut last, self.framing, trailers)?;
+        self.body = None;
+        if self.data.is_empty() {
+            self.out.extend_from_slice(&last);
+        } else if !last.is_empty() {
+            self.tail = b"\r\n0\r\n\r\n";
+        }
+        Ok(())
+    }
+
+    fn poll_write(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Broken>> {
+        let pieces = [
+            IoSlice::new(&self.out),
+            IoSlice::new(&self.data),
+            IoSlice::new(self.tail),
+        ];
+        let written = if self.data.is_empty() && self.tail.is_empty() {
+            ready!(Pin::new(stream).poll_write(cx, &self.out))?
+        } else {
+            ready!(Pin::new(stream).poll_write_vectored(cx, &pieces))?
+        };
+        if written == 0 {
+            return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
+        }
+        self.has_written = true;
+        self.taken = None;
+        let mut left = written;
+        let some = left.min(self.out.len());
+        self.out.advance(some);
+        left -= some;
+        let some = left.min(self.data.len());
+        self.data.advance(some);
+        left -= some;
+        self.tail = self.tail.get(left..).unwrap_or_default();
+        if self.is_written() {
+            self.out.clear();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What came of an answer before its body.
+#[derive(Debug, Default)]
+struct Came {
+    rest: Bytes,
+    /// Of a head that did not come whole: where to look for its end.
+    searched: usize,
+}
+
+impl Came {
+    /// Waits for a head and takes it off what came.
+    fn poll_head(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+        limit: usize,
+        bodiless: bool,
+        spent: &mut HeaderMap,
+    ) -> Poll<Result<Head, Fault>> {
+        loop {
+            if !self.rest.is_empty() && self.may_be_whole(limit) {
+                match decode::head(&self.rest, limit, bodiless, spent) {
+                    Ok(None) => {}
+                    Ok(Some(head)) => {
+                        self.rest.advance(head.bytes);
+                        self.searched = 0;
+                        return Poll::Ready(Ok(head));
+                    }
+                    Err(fault) => return Poll::Ready(Err(fault)),
+                }
+            }
+            let mut buffer = match std::mem::take(&mut self.rest).try_into_mut() {
+                Ok(buffer) => buffer,
+                // Slices of it are out: those of an interim answer.
+                Err(rest) => BytesMut::from(&rest[..]),
+            };
+            let read = poll_read(stream, cx, &mut buffer, HEAD_READ);
+            self.rest = buffer.freeze();
+            match ready!(read) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(Err(Fault::ResponseMissing)),
+            }
+        }
+    }
+
+    /// Whether it is worth reading: always at first, then only when an empty line has come. An endpoint that sends
+    /// byte by byte must not have all that came read again with each.
+    fn may_be_whole(&mut self, limit: usize) -> bool {
+        if self.searched == 0 || self.rest.len() >= limit {
+            self.searched = self.rest.len();
+            return true;
+        }
+        let from = self.searched.saturating_sub(3);
+        self.searched = self.rest.len();
+        let fresh = self.rest.get(from..).unwrap_or_default();
+        memchr::memchr_iter(b'\n', fresh).any(|at| {
+            let behind = fresh.get(at + 1..).unwrap_or_default();
+            behind.starts_with(b"\n") || behind.starts_with(b"\r\n")
+        })
+    }
+}
+
+/// Reads once into `buffer`; how many bytes came, zero at the end.
+fn poll_read(
+    stream: &mut Stream,
+    cx: &mut Context<'_>,
+    buffer: &mut BytesMut,
+    room: usize,
+) -> Poll<io::Result<usize>> {
+    buffer.reserve(room);
+    pin!(stream.read_buf(buffer)).poll(cx)
+}
+
+/// An answer's body on its way in, and what of the request is still on its way out.
+#[derive(Debug)]
+pub struct Flow<B> {
+    wire: Option<Wire>,
+    sending: Sending<B>,
+    rest: Bytes,
+    body: Left,
+    keeps_alive: bool,
+}
+
+/// What is to come of the body.
+#[derive(Debug)]
+enum Left {
+    Length(u64),
+    Chunked(Chunked),
+    UntilClose,
+}
+
+impl<B> Flow<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    /// The connection, if it may serve another exchange: to be called when the body is over.
+    ///
+    /// A request that is not out by then ends with its connection: its answer is complete.
+    pub fn settle(&mut self) -> Option<Wire> {
+        let wire = self.wire.take()?;
+        (self.keeps_alive && self.sending.is_done() && self.rest.is_empty()).then_some(wire)
+    }
+
+    /// Whether nothing more comes.
+    pub fn is_over(&self) -> bool {
+        match &self.body {
+            Left::Length(left) => *left == 0,
+            Left::Chunked(chunked) => chunked.is_over(),
+            Left::UntilClose => self.wire.is_none(),
+        }
+    }
+
+    /// What is known of the length.
+    pub fn size_hint(&self) -> SizeHint {
+        match &self.body {
+            Left::Length(left) => SizeHint::with_exact(*left),
+            Left::Chunked(_) | Left::UntilClose => SizeHint::default(),
+        }
+    }
+
+    /// The next frame; `None` at the end.
+    ///
+    /// # Errors
+    /// A sentence for the process log. The answer is cut then.
+    pub fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+        loop {
+            let Some(wire) = &mut self.wire else {
+                return Poll::Ready(None);
+            };
+            if let Poll::Ready(Err(Broken::Body)) = self.sending.poll(&mut wire.stream, cx) {
+                return Poll::Ready(Some(Err("the request broke off")));
+            }
+            match take(&mut self.body, &mut self.rest) {
+                Ok(Step::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Step::End(trailers)) => {
+                    return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+                }
+                Ok(Step::More) => {}
+                Err(chunked::ChunkBroken) => {
+                    return Poll::Ready(Some(Err("a chunk is malformed")));
+                }
+            }
+            let room = match &self.body {
+                Left::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).min(BODY_READ),
+                Left::Chunked(_) | Left::UntilClose => BODY_READ,
+            };
+            let mut buffer = BytesMut::new();
+            match ready!(poll_read(&mut wire.stream, cx, &mut buffer, room)) {
+                Ok(1..) => self.rest = buffer.freeze(),
+                Ok(0) if matches!(self.body, Left::UntilClose) => {
+                    self.wire = None;
+                    return Poll::Ready(None);
+                }
+                Ok(0) => return Poll::Ready(Some(Err("the connection ended"))),
+                Err(error) => {
+                    tracing::debug!(%error, "an upstream connection broke");
+                    return Poll::Ready(Some(Err("the connection broke")));
+                }
+            }
+        }
+    }
+}
+
+/// Takes what comes next off `rest`.
+fn take(body: &mut Left, rest: &mut Bytes) -> Result<Step, chunked::ChunkBroken> {
+    match body {
+        Left::Length(0) => Ok(Step::End(None)),
+        Left::Chunked(chunked) => chunked.step(rest),
+        Left::Length(_) | Left::UntilClose if rest.is_empty() => Ok(Step::More),
+        Left::Length(left) => {
+            // At most what is there, so it fits.
+            let some = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+            *left -= some as u64;
+            Ok(Step::Data(rest.split_to(some)))
+        }
+        Left::UntilClose => Ok(Step::Data(std::mem::take(rest))),
+    }
+}
