@@ -177,8 +177,8 @@ impl Reload {
                 event = events.recv() => event.unwrap_or(Event::Stop),
             };
             match event {
-                Event::FilesChanged => self.reload(Cause::FilesChanged).await,
-                Event::Hangup => self.reload(Cause::Asked).await,
+                Event::FilesChanged => self.reload(Cause::FilesChanged, &mut demands).await,
+                Event::Hangup => self.reload(Cause::Asked, &mut demands).await,
                 Event::Resolved(answers) => self.take_answers(answers),
                 Event::Reopen => self.reopen(),
                 Event::Stop => return self.stop(demands).await,
@@ -207,12 +207,13 @@ impl Reload {
         }
     }
 
-    async fn reload(&mut self, cause: Cause) {
+    async fn reload(&mut self, cause: Cause, demands: &mut cell::Receiver<Demands>) {
         let begun = clock::now();
         let mut attempt = self.attempt().await;
         if attempt.is_err() && cause == Cause::FilesChanged {
-            // An editor may be in the middle of saving.
-            time::sleep(self.setup.settle).await;
+            // An editor may be in the middle of saving. Whoever asks for something meanwhile is not kept waiting, and
+            // gets it after this: demands are counted.
+            drop(time::timeout(self.setup.settle, demands.changed()).await);
             attempt = self.attempt().await;
         }
         let verdict = match attempt {
