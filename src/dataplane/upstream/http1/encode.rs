@@ -82,7 +82,7 @@ fn expects_body(method: &Method) -> bool {
     matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
-/// Writes what stands before `data`; what stands behind it is the answer.
+/// Writes what stands before `data`, and gives what stands behind it.
 ///
 /// # Errors
 /// When the body has more bytes than its head says.

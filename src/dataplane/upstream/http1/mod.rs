@@ -7,6 +7,7 @@ mod chunked;
 mod decode;
 mod encode;
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -33,8 +34,12 @@ const BODY_READ: usize = 64 << 10;
 /// Pieces of a request's body up to this size are copied behind what is to be written, not sent beside it.
 const COPY_LIMIT: usize = 4 << 10;
 
-/// Bytes that are gathered for one write.
+/// Bytes that are gathered by copying for one write, and pieces that go beside them.
 const GATHER_LIMIT: usize = 16 << 10;
+const QUEUE_LIMIT: usize = 16;
+
+/// Room for the head of a request; most fit.
+const HEAD_WRITE: usize = 1 << 10;
 
 /// Interim answers that an endpoint may send ahead of the answer.
 const INTERIM_LIMIT: u32 = 16;
@@ -223,15 +228,14 @@ impl From<encode::LengthBroken> for Broken {
 /// The request on its way out.
 #[derive(Debug)]
 struct Sending<B> {
-    /// What is to be written before `data`.
+    /// Pieces that are too large to be copied, in the order in which they go, and what stands between them.
+    queue: VecDeque<Bytes>,
+    /// What goes behind the queue.
     out: BytesMut,
-    data: Bytes,
-    /// What is to be written behind `data`.
-    tail: &'static [u8],
     framing: encode::Framing,
     body: Option<B>,
     front: Option<Bytes>,
-    /// What went out with the head, until some of it is written.
+    /// What was taken off the body, until something is written.
     taken: Option<Bytes>,
     has_written: bool,
     is_broken: bool,
@@ -242,25 +246,21 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     fn new(parts: &Parts, body: Option<B>, front: Option<Bytes>) -> Self {
-        let framing = body.as_ref().map_or(encode::Framing::Empty, |body| {
-            let framing = encode::Framing::of(body);
-            match (framing, &front) {
-                // What was taken off it already counts too.
-                (encode::Framing::Empty, Some(front)) => {
-                    encode::Framing::Length(front.len() as u64)
-                }
-                (encode::Framing::Length(left), Some(front)) => {
-                    encode::Framing::Length(left + front.len() as u64)
-                }
-                _ => framing,
-            }
-        });
-        let mut out = BytesMut::with_capacity(1024);
+        let framing = match (&body, &front) {
+            (None, _) => encode::Framing::Empty,
+            (Some(body), None) => encode::Framing::of(body),
+            // What was taken off it already counts too.
+            (Some(body), Some(front)) => match encode::Framing::of(body) {
+                encode::Framing::Empty => encode::Framing::Length(front.len() as u64),
+                encode::Framing::Length(left) => encode::Framing::Length(left + front.len() as u64),
+                encode::Framing::Chunked => encode::Framing::Chunked,
+            },
+        };
+        let mut out = BytesMut::with_capacity(HEAD_WRITE);
         encode::head(&mut out, parts, framing);
         Self {
+            queue: VecDeque::new(),
             out,
-            data: Bytes::new(),
-            tail: b"",
             framing,
             body: body.filter(|_| framing != encode::Framing::Empty),
             front,
@@ -276,7 +276,7 @@ where
     }
 
     fn is_written(&self) -> bool {
-        self.out.is_empty() && self.data.is_empty() && self.tail.is_empty()
+        self.out.is_empty() && self.queue.is_empty()
     }
 
     /// The body and what was taken off it, of a request of which nothing was written.
@@ -298,16 +298,11 @@ where
 
     fn poll_all(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         loop {
-            let more = self.poll_fill(cx)?;
+            let filled = self.poll_fill(cx)?;
             if self.is_written() {
-                return match more {
-                    Poll::Ready(()) => Pin::new(stream).poll_flush(cx).map_err(Broken::from),
-                    Poll::Pending => {
-                        // What the transport holds back must not wait for the body.
-                        ready!(Pin::new(stream).poll_flush(cx))?;
-                        Poll::Pending
-                    }
-                };
+                // What the transport holds back must not wait for the body.
+                ready!(Pin::new(stream).poll_flush(cx))?;
+                return filled.map(Ok);
             }
             while !self.is_written() {
                 ready!(self.poll_write(stream, cx))?;
@@ -317,10 +312,14 @@ where
 
     /// Takes frames off the body until there is enough to write; pending when the body has nothing to give.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Broken> {
-        while self.data.is_empty() && self.tail.is_empty() && self.out.len() < GATHER_LIMIT {
+        while self.queue.len() < QUEUE_LIMIT && self.out.len() < GATHER_LIMIT {
             let Some(body) = &mut self.body else {
-                return Ok(Poll::Ready(()));
+                break;
             };
+            // Until something is written no more is taken than can be given back.
+            if self.taken.is_some() {
+                break;
+            }
             let frame = match self.front.take() {
                 Some(front) => Some(Ok(Frame::data(front))),
                 None => match Pin::new(&mut *body).poll_frame(cx) {
@@ -351,30 +350,25 @@ where
         if data.is_empty() {
             return Ok(());
         }
-        if !self.has_written && self.taken.is_none() {
+        if !self.has_written {
             self.taken = Some(data.clone());
         }
         let behind = encode::before(&mut self.out, &mut self.framing, &data)?;
         if data.len() <= COPY_LIMIT {
             self.out.extend_from_slice(&data);
-            self.out.extend_from_slice(behind);
         } else {
-            self.data = data;
-            self.tail = behind;
+            if !self.out.is_empty() {
+                self.queue.push_back(self.out.split().freeze());
+            }
+            self.queue.push_back(data);
         }
+        self.out.extend_from_slice(behind);
         Ok(())
     }
 
     fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), Broken> {
-        // What ends the body stands behind its last data, which may not be written yet.
-        let mut last = BytesMut::new();
-        encode::end(&mut last, self.framing, trailers)?;
+        encode::end(&mut self.out, self.framing, trailers)?;
         self.body = None;
-        if self.data.is_empty() {
-            self.out.extend_from_slice(&last);
-        } else if !last.is_empty() {
-            self.tail = b"\r\n0\r\n\r\n";
-        }
         Ok(())
     }
 
@@ -383,30 +377,34 @@ where
         stream: &mut Stream,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Broken>> {
-        let pieces = [
-            IoSlice::new(&self.out),
-            IoSlice::new(&self.data),
-            IoSlice::new(self.tail),
-        ];
-        let written = if self.data.is_empty() && self.tail.is_empty() {
+        let mut written = if self.queue.is_empty() {
             ready!(Pin::new(stream).poll_write(cx, &self.out))?
         } else {
-            ready!(Pin::new(stream).poll_write_vectored(cx, &pieces))?
+            let mut pieces = [IoSlice::new(&[]); QUEUE_LIMIT + 2];
+            let all = self.queue.iter().map(|piece| &piece[..]);
+            let mut count = 0;
+            for (slot, piece) in pieces.iter_mut().zip(all.chain([&self.out[..]])) {
+                *slot = IoSlice::new(piece);
+                count += 1;
+            }
+            let pieces = pieces.get(..count).unwrap_or_default();
+            ready!(Pin::new(stream).poll_write_vectored(cx, pieces))?
         };
         if written == 0 {
             return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
         }
         self.has_written = true;
         self.taken = None;
-        let mut left = written;
-        let some = left.min(self.out.len());
-        self.out.advance(some);
-        left -= some;
-        let some = left.min(self.data.len());
-        self.data.advance(some);
-        left -= some;
-        self.tail = self.tail.get(left..).unwrap_or_default();
-        if self.is_written() {
+        while let Some(piece) = self.queue.front_mut() {
+            if written < piece.len() {
+                piece.advance(written);
+                return Poll::Ready(Ok(()));
+            }
+            written -= piece.len();
+            self.queue.pop_front();
+        }
+        self.out.advance(written);
+        if self.out.is_empty() {
             self.out.clear();
         }
         Poll::Ready(Ok(()))
