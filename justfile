@@ -28,6 +28,10 @@ doc:
 deny:
     .ci/run deny
 
+# Instructions, allocations and system calls an exchange, held against benches/budget.toml.
+bench-counts:
+    .ci/run bench-counts
+
 # Tests beside real servers and clients; installs them.
 peers:
     .ci/run peers
