@@ -122,6 +122,10 @@ impl<T: AsyncWrite + Unpin> Held<T> {
         if self.waiting.len() + bytes > GATHER_LIMIT {
             return self.poll_through(cx, pieces);
         }
+        if self.waiting.capacity() == 0 {
+            // All at once: growing step by step would copy what waits with each.
+            self.waiting = BytesMut::with_capacity(GATHER_LIMIT);
+        }
         for piece in pieces {
             self.waiting.extend_from_slice(piece);
         }

@@ -115,6 +115,19 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// Whether a read is worth a buffer: pending as long as the socket has nothing. TLS may have something of its own,
+    /// and is always worth it.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            // An error is readable too.
+            Self::Tcp(stream) => stream.0.poll_read_ready(cx).map(drop),
+            Self::Unix(stream) => stream.poll_read_ready(cx).map(drop),
+            Self::Server(_) | Self::Client(_) | Self::ClientUnix(_) => Poll::Ready(()),
+        }
+    }
+}
+
 /// Calls a method on whichever connection is inside.
 macro_rules! on_each {
     ($stream:expr, $method:ident($($argument:expr),*)) => {

@@ -46,6 +46,10 @@ const IDLE_LIMIT_UNREPEATABLE: Duration = Duration::from_secs(4);
 /// A connection older than this serves no further exchange, so that changes behind an address are noticed.
 const AGE_LIMIT: Duration = Duration::from_secs(3600);
 
+/// Idle connections beyond the limit that are kept until the next look: a wave of answers leaves many idle for a moment,
+/// and the next wave of requests wants them back.
+const IDLE_BURST: usize = 1024;
+
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -95,6 +99,8 @@ struct Shelf<B> {
     /// Gone when no snapshot and no exchange names the endpoint any more.
     endpoint: Weak<Endpoint>,
     idle: RefCell<Vec<Wire>>,
+    /// How many to keep, as the last exchange knew.
+    idle_limit: Cell<usize>,
     shared: RefCell<Vec<Http2<B>>>,
     /// What the endpoint agreed to speak when it was dialled last.
     spoken: Cell<Option<Alpn>>,
@@ -166,9 +172,14 @@ impl<B> Home<B> {
     pub fn keep(&self, mut wire: Wire) {
         wire.idle_since = clock::coarse();
         let mut idle = self.shelf.idle.borrow_mut();
-        if idle.len() < self.idle_limit {
+        let limit = match self.idle_limit {
+            0 => 0,
+            limit => limit + IDLE_BURST,
+        };
+        if idle.len() < limit {
             idle.push(wire);
         }
+        self.shelf.idle_limit.set(self.idle_limit);
     }
 }
 
@@ -244,6 +255,7 @@ where
             Rc::new(Shelf {
                 endpoint: Arc::downgrade(endpoint),
                 idle: RefCell::default(),
+                idle_limit: Cell::new(0),
                 shared: RefCell::default(),
                 spoken: Cell::new(None),
                 dialling: Cell::new(false),
@@ -435,8 +447,14 @@ where
             if since >= IDLE_LIMIT || aged || !wire.is_quiet() {
                 continue;
             }
-            if since < PARK_AFTER || !wire.stream.can_move() {
+            if since < PARK_AFTER {
                 idle.push(wire);
+            } else if !wire.stream.can_move() {
+                // The newest are on top, and are those to keep.
+                idle.push(wire);
+                if idle.len() > self.idle_limit.get() {
+                    idle.remove(0);
+                }
             } else if let Some(parked) = Parked::new(wire.stream, wire.idle_since, wire.born) {
                 endpoint.park(parked);
             }

@@ -479,7 +479,13 @@ fn poll_read(
     buffer: &mut BytesMut,
     room: usize,
 ) -> Poll<io::Result<usize>> {
-    buffer.reserve(room);
+    // The buffer comes last: of many exchanges that wait, none holds one, and those that are served use the same few.
+    ready!(stream.poll_readable(cx));
+    if buffer.is_empty() {
+        *buffer = BytesMut::with_capacity(room);
+    } else {
+        buffer.reserve(room);
+    }
     pin!(stream.read_buf(buffer)).poll(cx)
 }
 
