@@ -25,7 +25,6 @@ use lockgate::base::addr::ClientAddr;
 use lockgate::base::clock;
 use lockgate::base::drain::Drain;
 use lockgate::dataplane::context::{Facts, Secure};
-use lockgate::dataplane::http::pulse::Pulse;
 use lockgate::dataplane::http::{Downstream, Engine, serve};
 use lockgate::dataplane::snapshot::{self, Snapshot};
 use lockgate::telemetry::{Destination, Format, Settings, Sink};
@@ -157,12 +156,11 @@ fn serve(engine: &Rc<Engine>, transport: DuplexStream, spoken: Spoken) {
     let born = clock::now();
     match spoken {
         Spoken::Http1 => {
-            let pulse = Rc::<Pulse>::default();
-            let downstream = Downstream::new(facts, plan, guest, Some(Rc::clone(&pulse)), born);
-            spawn_local(serve::http1(engine, Rc::new(downstream), pulse, transport));
+            let downstream = Downstream::new(facts, plan, guest, born);
+            spawn_local(serve::http1(engine, Rc::new(downstream), transport));
         }
         Spoken::Http2(_) => {
-            let downstream = Downstream::new(facts, plan, guest, None, born);
+            let downstream = Downstream::new(facts, plan, guest, born);
             spawn_local(serve::http2(engine, Rc::new(downstream), transport));
         }
     }

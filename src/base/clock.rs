@@ -35,6 +35,11 @@ pub fn wall_at(now: Instant) -> SystemTime {
         .unwrap_or_else(wall)
 }
 
+/// The time on the wall as the worker's tick saw it last: for what is told by the second.
+pub fn coarse_wall() -> SystemTime {
+    TICKED.get().map_or_else(wall, |(_, wall)| wall)
+}
+
 /// Tells [`coarse`] and [`wall_at`] the time; `None` when the ticking stops.
 pub(crate) fn tick(now: Option<Instant>) {
     TICKED.set(now.map(|now| (now, wall())));

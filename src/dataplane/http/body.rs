@@ -13,14 +13,13 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
 
-use crate::base::body::Body;
 use crate::base::clock;
 use crate::base::deadline::{Deadline, Deadlines};
 use crate::base::fault::Fault;
 use crate::dataplane::http::expect::Gate;
-use crate::dataplane::http::pulse::Pulse;
-use crate::dataplane::http::{Active, Flow};
+use crate::dataplane::http::{Active, Flow, http1};
 use crate::dataplane::upstream::answer::AnswerBody;
 use crate::dataplane::upstream::endpoint::InFlight;
 use crate::telemetry::access_log::Record;
@@ -43,6 +42,70 @@ impl fmt::Display for BodyError {
 
 impl Error for BodyError {}
 
+/// Where a request's body comes from.
+#[derive(Debug, Default)]
+pub enum RequestSource {
+    /// There is none.
+    #[default]
+    Empty,
+    /// An HTTP/1 connection.
+    Http1(http1::Body),
+    /// A stream of an HTTP/2 connection.
+    Http2(Incoming),
+}
+
+impl From<Option<http1::Body>> for RequestSource {
+    fn from(body: Option<http1::Body>) -> Self {
+        body.map_or(Self::Empty, Self::Http1)
+    }
+}
+
+impl From<Incoming> for RequestSource {
+    /// An empty one is told apart, so that nobody waits for it.
+    fn from(body: Incoming) -> Self {
+        if http_body::Body::is_end_stream(&body) {
+            Self::Empty
+        } else {
+            Self::Http2(body)
+        }
+    }
+}
+
+impl http_body::Body for RequestSource {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Http1(body) => Pin::new(body).poll_frame(cx),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(|error| {
+                tracing::debug!(%error, "a request body broke off");
+                BodyError(Fault::ClientGone)
+            }),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
 /// What the exchange wants to know of the request's body while a connection sends it.
 #[derive(Debug)]
 pub struct Intake {
@@ -59,7 +122,7 @@ pub struct Intake {
 /// The request's body.
 #[derive(Debug, Default)]
 pub struct RequestBody {
-    source: Body,
+    source: RequestSource,
     /// Absent for an empty body.
     meter: Option<Box<Meter>>,
 }
@@ -68,7 +131,6 @@ pub struct RequestBody {
 struct Meter {
     intake: Rc<Intake>,
     gate: Option<Gate>,
-    pulse: Option<Rc<Pulse>>,
     deadline: Deadline,
     pause: Duration,
     began: Option<Instant>,
@@ -78,11 +140,10 @@ struct Meter {
 impl RequestBody {
     /// A streamed body that may pause for at most `pause`; a gate holds it back until the endpoint wants it.
     pub fn metered(
-        source: Body,
+        source: RequestSource,
         gate: Option<Gate>,
         deadlines: &Deadlines,
         pause: Duration,
-        pulse: Option<Rc<Pulse>>,
     ) -> (Self, Rc<Intake>) {
         let intake = Rc::new(Intake {
             bytes: Cell::new(0),
@@ -93,7 +154,6 @@ impl RequestBody {
         let meter = Meter {
             intake: Rc::clone(&intake),
             gate,
-            pulse,
             deadline: deadlines.at(None),
             pause,
             began: None,
@@ -166,15 +226,7 @@ impl http_body::Body for RequestBody {
                 }
                 Some(Ok(frame))
             }
-            Some(Err(error)) => {
-                tracing::debug!(%error, "a request body broke off");
-                // The gate before hyper knows when it was the framing that broke.
-                let framing = meter
-                    .pulse
-                    .as_ref()
-                    .and_then(|pulse| pulse.body_fault.get());
-                Some(Err(meter.fail(framing.unwrap_or(Fault::ClientGone))))
-            }
+            Some(Err(BodyError(fault))) => Some(Err(meter.fail(fault))),
             None => {
                 meter.intake.finished.set(true);
                 None

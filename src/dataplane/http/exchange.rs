@@ -4,11 +4,9 @@
 //! a fault becomes an answer is [`exchange`]. The record is closed when the answer's body has gone, or when the
 //! future is dropped because the client went away.
 
-use std::convert::Infallible;
 use std::rc::Rc;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::Response;
 
 use crate::base::fault::Fault;
 use crate::dataplane::filter;
@@ -20,28 +18,24 @@ use crate::dataplane::http::upgrade::Wish;
 use crate::dataplane::http::{Downstream, Engine};
 use crate::dataplane::snapshot::Action;
 
-/// Answers one request. There is always an answer; that the type could fail is the codec's wish.
+/// Answers one request. There is always an answer.
 ///
 /// Dropping the future ends the exchange: the attempt under way is cancelled and the record says that the client
 /// has gone.
 pub fn exchange(
     engine: Rc<Engine>,
     downstream: Rc<Downstream>,
-    request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
+    inbound: Inbound,
+) -> impl Future<Output = Response<ResponseBody>> {
     let record = engine.record(&downstream.facts);
     let mut closing = Box::new(Closing::new(record, downstream.enter()));
-    let inbound = Inbound::new(request);
     async move {
         let style = respond::Style::of(&inbound);
         let answer = line(&engine, &downstream, inbound, &mut closing).await;
-        if let Some(pulse) = &downstream.pulse {
-            pulse.upgrade_decided(answer.as_ref().is_ok_and(|answer| answer.switch.is_some()));
-        }
-        Ok(match answer {
+        match answer {
             Ok(answer) => respond::answer(&engine, &downstream, answer, style, closing),
             Err(fault) => respond::fault(fault, style, closing),
-        })
+        }
     }
 }
 

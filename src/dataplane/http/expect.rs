@@ -1,7 +1,7 @@
 //! `Expect: 100-continue` on its way through (RFC 9110 §10.1.1).
 //!
 //! The request's body is held back until the endpoint asks for it, answers without it, or lets `PATIENCE` pass.
-//! The client gets its 100 when hyper first asks for the body, so holding the body back holds the 100 back too.
+//! The client gets its 100 when the body is first asked for, so holding the body back holds the 100 back too.
 
 use std::cell::Cell;
 use std::future::Future;

@@ -12,18 +12,16 @@ use bytes::{BufMut, BytesMut};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, response};
-use hyper::body::Incoming;
 use hyper::ext::Protocol as ConnectProtocol;
 
-use crate::base::body::Body;
 use crate::base::fault::Fault;
 use crate::base::path;
 use crate::dataplane::context::{Asked, Facts, Scheme};
 use crate::dataplane::filter::{self, Filter};
-use crate::dataplane::http::body::{Closing, RequestBody};
+use crate::dataplane::http::body::{Closing, RequestBody, RequestSource};
 use crate::dataplane::http::expect::Latch;
 use crate::dataplane::http::forward::{Outbound, Passage};
-use crate::dataplane::http::framing::TARGET_BYTES;
+use crate::dataplane::http::framing::{Refusal, TARGET_BYTES};
 use crate::dataplane::http::upgrade::Wish;
 use crate::dataplane::http::{Downstream, Engine};
 use crate::dataplane::route::Lookup;
@@ -57,24 +55,43 @@ pub struct Inbound {
     /// Method, target, fields. Boxed: it is handed on by every step.
     pub parts: Box<Parts>,
     /// The body.
-    pub body: Body,
+    pub body: RequestSource,
     /// The host that the client asks for, as it wrote it; empty for an HTTP/1.0 client that does not say, and
     /// before [`admit`].
     pub host: HeaderValue,
     /// Which of the fields that ask for work are there.
     pub seen: Seen,
+    /// It is no request, but stands for a head that may not pass.
+    refusal: Option<Box<Refusal>>,
 }
 
 impl Inbound {
-    /// A request as the codec delivers it.
-    pub fn new(request: Request<Incoming>) -> Self {
-        let (parts, body) = request.into_parts();
+    /// A request as a codec delivers it.
+    pub fn new(parts: Parts, body: RequestSource) -> Self {
         Self {
             seen: Seen::among(&parts.headers),
             parts: Box::new(parts),
-            body: Body::incoming(body),
+            body,
             host: NO_HOST,
+            refusal: None,
         }
+    }
+
+    /// What is answered and recorded for a head that may not pass.
+    pub fn refused(refusal: Box<Refusal>) -> Self {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        if let Some(method) = &refusal.method {
+            parts.method = method.clone();
+        }
+        Self {
+            refusal: Some(refusal),
+            ..Self::new(parts, RequestSource::Empty)
+        }
+    }
+
+    /// Why it is no request, if it stands for a head that may not pass; told once.
+    pub fn take_refusal(&mut self) -> Option<Box<Refusal>> {
+        self.refusal.take()
     }
 
     /// Runs the filters of a route.
@@ -95,7 +112,7 @@ impl Inbound {
 /// form afterwards.
 ///
 /// # Errors
-/// The fault that the gate before hyper found, or one of the request's own.
+/// The fault that the codec found in the head, or one of the request's own.
 pub fn admit(
     engine: &Engine,
     downstream: &Downstream,
@@ -104,11 +121,7 @@ pub fn admit(
     closing: &mut Closing,
 ) -> Result<(), Fault> {
     let record = &mut closing.record;
-    if let Some(refusal) = downstream
-        .pulse
-        .as_ref()
-        .and_then(|pulse| pulse.take_refusal())
-    {
+    if let Some(refusal) = inbound.take_refusal() {
         record.method = refusal.method;
         record.target = refusal.target;
         record.host = refusal.host;
@@ -181,8 +194,7 @@ fn host_of(parts: &Parts) -> Result<HeaderValue, Fault> {
     HeaderValue::from_str(authority.as_str()).map_err(|_| Fault::HostInvalid)
 }
 
-/// HTTP/2 has no gate before hyper that would judge what its codec lets through; HTTP/1.1 was judged there, by the
-/// same rules.
+/// Judges what hyper's codec of HTTP/2 lets through, by the rules that ours for HTTP/1 has of itself.
 fn judge_http2(snapshot: &Snapshot, parts: &Parts) -> Result<(), Fault> {
     let target = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
     if target.len() > TARGET_BYTES {
@@ -288,6 +300,7 @@ pub fn prepare(
         body,
         host,
         seen,
+        refusal: _,
     } = inbound;
     let asked = downstream.facts.asked(&host);
     let asked = asked.map_err(|_| Fault::HostInvalid)?;
@@ -319,7 +332,7 @@ pub fn prepare(
         fields.insert(X_REQUEST_ID, request_id.header_value());
     }
     wish.ask(fields);
-    if let Body::Empty = body {
+    if let RequestSource::Empty = body {
         if seen.has(Seen::EXPECT) {
             fields.remove(header::EXPECT);
         }
@@ -333,9 +346,8 @@ pub fn prepare(
     }
     let latch = seen.has(Seen::EXPECT).then(Latch::default);
     let gate = latch.as_ref().map(Latch::gate);
-    let pulse = downstream.pulse.clone();
     let pause = snapshot.timeouts.body;
-    let (body, intake) = RequestBody::metered(body, gate, &engine.deadlines, pause, pulse);
+    let (body, intake) = RequestBody::metered(body, gate, &engine.deadlines, pause);
     closing.intake = Some(Rc::clone(&intake));
     Ok(Outbound {
         parts,

@@ -10,11 +10,10 @@ pub mod expect;
 pub mod forward;
 pub mod framing;
 pub mod headers;
-pub mod pulse;
+pub mod http1;
 pub mod respond;
 pub mod retry;
 pub mod serve;
-pub mod strict;
 pub mod upgrade;
 
 use std::cell::{Cell, RefCell};
@@ -28,7 +27,6 @@ use crate::base::drain::Guest;
 use crate::base::fault::Fault;
 use crate::dataplane::context::Facts;
 use crate::dataplane::http::body::RequestBody;
-use crate::dataplane::http::pulse::Pulse;
 use crate::dataplane::http::upgrade::Pending;
 use crate::dataplane::snapshot::{Held, ListenerPlan, Reader};
 use crate::dataplane::upstream::client::Connections;
@@ -51,6 +49,8 @@ pub struct Engine {
     pub log: Rc<WorkerLog>,
     /// Names for exchanges.
     pub request_ids: RequestIds,
+    /// What HTTP/1 connections lend each other.
+    pub stock: Rc<http1::Stock>,
 }
 
 impl Engine {
@@ -63,6 +63,7 @@ impl Engine {
             deadlines: Deadlines::default(),
             log: Rc::default(),
             request_ids: RequestIds::default(),
+            stock: Rc::default(),
         }
     }
 
@@ -95,8 +96,6 @@ pub struct Downstream {
     pub listener: Arc<ListenerPlan>,
     /// Keeps the listener's drain waiting.
     pub guest: Guest,
-    /// The strict gate before hyper; absent on HTTP/2.
-    pub pulse: Option<Rc<Pulse>>,
     /// When it was accepted.
     pub born: Instant,
     active: Cell<usize>,
@@ -111,18 +110,11 @@ pub struct Downstream {
 
 impl Downstream {
     /// A connection that has carried nothing yet.
-    pub fn new(
-        facts: Facts,
-        listener: Arc<ListenerPlan>,
-        guest: Guest,
-        pulse: Option<Rc<Pulse>>,
-        born: Instant,
-    ) -> Self {
+    pub fn new(facts: Facts, listener: Arc<ListenerPlan>, guest: Guest, born: Instant) -> Self {
         Self {
             facts,
             listener,
             guest,
-            pulse,
             born,
             active: Cell::new(0),
             served: Cell::new(0),

@@ -4,15 +4,18 @@
 //! [`exchange`], and nothing outside this file knows which codec stands here.
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::rt::Executor;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -23,16 +26,11 @@ use crate::base::drain::Phase;
 use crate::base::fault::Fault;
 use crate::base::gather::Gather;
 use crate::dataplane::http::exchange::exchange;
-use crate::dataplane::http::pulse::Pulse;
-use crate::dataplane::http::strict::Strict;
-use crate::dataplane::http::{Downstream, Engine, Flow, framing};
+use crate::dataplane::http::framing::{self, TARGET_BYTES};
+use crate::dataplane::http::headers::Inbound;
+use crate::dataplane::http::http1::{Connection, Ended, Vitals};
+use crate::dataplane::http::{Downstream, Engine, Flow};
 use crate::dataplane::snapshot::{Limits, Timeouts};
-
-/// Bytes of a request target.
-const TARGET_BYTES: usize = 8 << 10;
-
-/// What one HTTP/1 connection may buffer of answers that its client does not take.
-const HTTP1_BUFFER: usize = 128 << 10;
 
 /// HTTP/2 windows of a stream and of a connection, and what a stream may buffer that its client does not take.
 const H2_STREAM_WINDOW: u32 = 256 << 10;
@@ -59,92 +57,61 @@ const LINGER_BYTES: usize = 1 << 20;
 /// Serves HTTP/1 on a connection until it ends.
 ///
 /// Dropping the future closes the connection and ends its exchange.
-pub async fn http1<T>(engine: Rc<Engine>, downstream: Rc<Downstream>, pulse: Rc<Pulse>, io: T)
+pub async fn http1<T>(engine: Rc<Engine>, downstream: Rc<Downstream>, io: T)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let snapshot = engine.snapshot();
-    let limits = &snapshot.limits;
-    let scanner = framing::Limits {
-        header_bytes: limits.header_bytes,
-        header_fields: limits.header_fields,
+    let limits = framing::Limits {
+        header_bytes: snapshot.limits.header_bytes,
+        header_fields: snapshot.limits.header_fields,
         target_bytes: TARGET_BYTES,
     };
-    let io = TokioIo::new(Strict::new(io, scanner, Rc::clone(&pulse)));
-    let service = {
+    let mut watch = Watch::new(&engine, &downstream, &snapshot.timeouts);
+    drop(snapshot);
+    let mut connection = {
+        let stock = Rc::clone(&engine.stock);
         let (engine, downstream) = (Rc::clone(&engine), Rc::clone(&downstream));
-        service_fn(move |request| {
-            // Boxed once: the codec moves what it is given, and moves it often.
-            Box::pin(exchange(
-                Rc::clone(&engine),
-                Rc::clone(&downstream),
-                request,
-            ))
+        Connection::new(io, limits, stock, move |inbound| {
+            exchange(Rc::clone(&engine), Rc::clone(&downstream), inbound)
         })
     };
-    let mut connection = http1::Builder::new()
-        // The gate before hyper has counted already; hyper must not refuse what it let through.
-        .max_headers(limits.header_fields.saturating_add(1))
-        .max_header_size(limits.header_bytes.saturating_add(TARGET_BYTES))
-        .max_buf_size(HTTP1_BUFFER)
-        .serve_connection(io, service);
-    let mut watch = Watch::new(
-        &engine,
-        &downstream,
-        Some(Rc::clone(&pulse)),
-        &snapshot.timeouts,
-    );
     let ended = poll_fn(|cx| {
-        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
-            return Poll::Ready(Some(ended));
-        }
         // Until the watch has nothing to say: what it waits for next has our waker only then.
         loop {
-            match watch.poll(cx) {
+            if let Poll::Ready(ended) = connection.poll(cx) {
+                return Poll::Ready(Some(ended));
+            }
+            match watch.poll(cx, connection.vitals()) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Verdict::Finish) => {
-                    Pin::new(&mut connection).graceful_shutdown();
-                    // What is idle ends with the next poll; what runs ends after its answer.
-                    if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
-                        return Poll::Ready(Some(ended));
-                    }
-                }
+                Poll::Ready(Verdict::Finish) => connection.finish(),
+                Poll::Ready(Verdict::Refuse(fault)) => connection.give_up(fault),
                 Poll::Ready(Verdict::Cut) => return Poll::Ready(None),
             }
         }
     })
     .await;
-    note_unserved(&engine, &downstream, pulse.head_cut.get());
+    note_unserved(&engine, &downstream, matches!(ended, Some(Ended::HeadCut)));
     match ended {
-        None => {}
-        Some(Err(error)) => tracing::debug!(%error, "a client connection ended"),
-        Some(Ok(())) => {
+        None | Some(Ended::Broken) => {}
+        Some(Ended::HeadCut) => close(connection.into_io(), false).await,
+        Some(Ended::Closed { is_unread }) => close(connection.into_io(), is_unread).await,
+        Some(Ended::Tunnel(early)) => {
             let tunnel = downstream.tunnel.borrow_mut().take();
-            let parts = connection.into_parts();
-            let io = parts.io.into_inner();
-            let is_unread = io.is_unread();
-            let (mut client, held) = io.into_inner();
-            match tunnel {
-                Some(tunnel) => tunnel.run(client, join(parts.read_buf, &held)).await,
-                None => {
-                    // The codec leaves this to us after an upgrade that was not granted; elsewhere it is done already.
-                    drop(tokio::time::timeout(LINGER, client.shutdown()).await);
-                    if is_unread {
-                        linger(&mut client).await;
-                    }
-                }
+            if let Some(tunnel) = tunnel {
+                tunnel.run(connection.into_io(), early).await;
             }
         }
     }
 }
 
-fn join(first: Bytes, second: &[u8]) -> Bytes {
-    if second.is_empty() {
-        return first;
+/// Ends a connection so that its client gets to read all of the last answer.
+async fn close<T: AsyncRead + AsyncWrite + Unpin>(mut client: T, is_unread: bool) {
+    // Whether the client takes the farewell or not: the connection ends.
+    drop(tokio::time::timeout(LINGER, client.shutdown()).await);
+    if is_unread {
+        linger(&mut client).await;
     }
-    let mut both = BytesMut::from(&first[..]);
-    both.extend_from_slice(second);
-    both.freeze()
 }
 
 /// Reads what a client still sends, so that it gets to read our answer.
@@ -179,13 +146,16 @@ where
     } = snapshot.limits;
     let service = {
         let (engine, downstream) = (Rc::clone(&engine), Rc::clone(&downstream));
-        service_fn(move |request| {
+        service_fn(move |request: Request<Incoming>| {
+            let (parts, body) = request.into_parts();
+            let inbound = Inbound::new(parts, body.into());
             // Boxed once: the codec moves what it is given, and moves it often.
-            Box::pin(exchange(
+            let exchange = Box::pin(exchange(
                 Rc::clone(&engine),
                 Rc::clone(&downstream),
-                request,
-            ))
+                inbound,
+            ));
+            async move { Ok::<_, Infallible>(exchange.await) }
         })
     };
     let (gather, outlet) = Gather::new(io);
@@ -207,7 +177,7 @@ where
         .keep_alive_timeout(H2_PING_TIMEOUT)
         .enable_connect_protocol()
         .serve_connection(TokioIo::new(gather), service);
-    let mut watch = Watch::new(&engine, &downstream, None, &snapshot.timeouts);
+    let mut watch = Watch::new(&engine, &downstream, &snapshot.timeouts);
     let ended = poll_fn(|cx| {
         let polled = Pin::new(&mut connection).poll(cx);
         if let Poll::Ready(Err(error)) = outlet.poll_flush(cx) {
@@ -221,8 +191,10 @@ where
             outlet.release();
         }
         loop {
-            match watch.poll(cx) {
+            match watch.poll(cx, Vitals::default()) {
                 Poll::Pending => return Poll::Pending,
+                // There is no head of which this codec would tell.
+                Poll::Ready(Verdict::Refuse(_)) => {}
                 Poll::Ready(Verdict::Finish) => {
                     Pin::new(&mut connection).graceful_shutdown();
                     // What is idle ends with the next poll; what runs ends after its answer.
@@ -319,6 +291,8 @@ impl OnThisWorker {
 enum Verdict {
     /// Let it end after what runs on it.
     Finish,
+    /// Refuse the head that is waited for, and let it end with that.
+    Refuse(Fault),
     /// End it now.
     Cut,
 }
@@ -329,39 +303,32 @@ enum Verdict {
 /// to the next moment at which something could be due.
 struct Watch {
     downstream: Rc<Downstream>,
-    pulse: Option<Rc<Pulse>>,
     deadline: Deadline,
     timeouts: Timeouts,
     age: Duration,
-    head: Option<Instant>,
+    /// How the connection was doing when it was last asked.
+    vitals: Vitals,
     stalled: Cell<Option<(u64, Instant)>>,
-    blocked: bool,
     finishing: bool,
 }
 
 impl Watch {
-    fn new(
-        engine: &Engine,
-        downstream: &Rc<Downstream>,
-        pulse: Option<Rc<Pulse>>,
-        timeouts: &Timeouts,
-    ) -> Self {
+    fn new(engine: &Engine, downstream: &Rc<Downstream>, timeouts: &Timeouts) -> Self {
         let age = jittered(timeouts.age, downstream.born);
         let first = timeouts.first_byte.min(timeouts.keep_alive).min(age);
         Self {
             downstream: Rc::clone(downstream),
-            pulse,
             deadline: engine.deadlines.at(Some(downstream.born + first)),
             timeouts: timeouts.clone(),
             age,
-            head: None,
+            vitals: Vitals::default(),
             stalled: Cell::new(None),
-            blocked: false,
             finishing: false,
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
+    fn poll(&mut self, cx: &mut Context<'_>, vitals: Vitals) -> Poll<Verdict> {
+        let before = std::mem::replace(&mut self.vitals, vitals);
         match self.downstream.guest.poll_phase(cx) {
             Phase::Open => {}
             Phase::Draining => {
@@ -379,27 +346,15 @@ impl Watch {
             self.finishing = true;
             return Poll::Ready(Verdict::Finish);
         }
-        let head = self
-            .pulse
-            .as_ref()
-            .and_then(|pulse| pulse.head_started.get());
-        if head != self.head {
-            self.head = head;
-            if let Some(head) = head {
-                let due = head + self.timeouts.header;
-                self.deadline.set(Some(self.sooner(head, due)));
-            }
+        if let Some(head) = vitals.head_started
+            && before.head_started != vitals.head_started
+        {
+            let due = head + self.timeouts.header;
+            self.deadline.set(Some(self.sooner(head, due)));
         }
-        let blocked = self
-            .pulse
-            .as_ref()
-            .is_some_and(|pulse| pulse.write_blocked.get());
-        if blocked != self.blocked {
-            self.blocked = blocked;
-            if blocked {
-                self.deadline
-                    .set(Some(clock::now() + self.timeouts.send / 3));
-            }
+        if vitals.write_blocked && !before.write_blocked {
+            self.deadline
+                .set(Some(clock::now() + self.timeouts.send / 3));
         }
         while self.deadline.poll(cx).is_ready() {
             let now = clock::now();
@@ -413,18 +368,18 @@ impl Watch {
     /// Looks at what the connection does, and sets the deadline for the next look.
     fn look(&mut self, now: Instant) -> Option<Verdict> {
         let downstream = &self.downstream;
-        if let (Some(pulse), Some(head)) = (&self.pulse, self.head) {
+        if let Some(head) = self.vitals.head_started {
             if now >= head + self.timeouts.header {
-                pulse.refuse(Fault::HeaderTimeout);
                 // The refusal is an answer like any other, and the client has to take it.
                 self.deadline.set(Some(now + self.timeouts.send));
-            } else {
-                let due = head + self.timeouts.header;
-                self.deadline.set(Some(self.sooner(now, due)));
+                return Some(Verdict::Refuse(Fault::HeaderTimeout));
             }
+            let due = head + self.timeouts.header;
+            self.deadline.set(Some(self.sooner(now, due)));
             return None;
         }
-        if downstream.active.get() > 0 {
+        // An answer may still be on its way when its exchange is over.
+        if downstream.active.get() > 0 || self.vitals.write_blocked {
             return self.look_at_answer(now);
         }
         self.stalled.set(None);
@@ -457,12 +412,8 @@ impl Watch {
     fn look_at_answer(&mut self, now: Instant) -> Option<Verdict> {
         let due = now + self.timeouts.send / 3;
         self.deadline.set(Some(self.sooner(now, due)));
-        if let Some(pulse) = self
-            .pulse
-            .as_ref()
-            .filter(|pulse| pulse.write_blocked.get())
-        {
-            let written = pulse.bytes_written.get();
+        if self.vitals.write_blocked {
+            let written = self.vitals.bytes_written;
             match self.stalled.get() {
                 Some((before, since)) if before == written => {
                     if now.saturating_duration_since(since) >= self.timeouts.send {

@@ -16,7 +16,6 @@ use crate::base::deadline::TICK;
 use crate::base::drain::{Guest, Phase};
 use crate::base::fault::Fault;
 use crate::dataplane::context::{Facts, Secure};
-use crate::dataplane::http::pulse::Pulse;
 use crate::dataplane::http::{Downstream, Engine, serve};
 use crate::dataplane::listener::accept::Census;
 use crate::dataplane::snapshot::ListenerPlan;
@@ -74,13 +73,12 @@ async fn in_clear(
     };
     match protocol {
         Some(Alpn::H2) => {
-            let downstream = Rc::new(Downstream::new(facts, plan, guest, None, born));
+            let downstream = Rc::new(Downstream::new(facts, plan, guest, born));
             serve::http2(engine, downstream, Stream::Tcp(Tcp(stream))).await;
         }
         Some(Alpn::Http1) => {
-            let pulse = Rc::<Pulse>::default();
-            let downstream = Downstream::new(facts, plan, guest, Some(Rc::clone(&pulse)), born);
-            serve::http1(engine, Rc::new(downstream), pulse, Stream::Tcp(Tcp(stream))).await;
+            let downstream = Rc::new(Downstream::new(facts, plan, guest, born));
+            serve::http1(engine, downstream, Stream::Tcp(Tcp(stream))).await;
         }
         // It came and went without a word, as health checks of balancers do.
         None => {}
@@ -158,13 +156,12 @@ async fn in_tls(
     let born = clock::now();
     match protocol {
         Alpn::H2 => {
-            let downstream = Rc::new(Downstream::new(facts, plan, guest, None, born));
+            let downstream = Rc::new(Downstream::new(facts, plan, guest, born));
             serve::http2(engine, downstream, stream).await;
         }
         Alpn::Http1 => {
-            let pulse = Rc::<Pulse>::default();
-            let downstream = Downstream::new(facts, plan, guest, Some(Rc::clone(&pulse)), born);
-            serve::http1(engine, Rc::new(downstream), pulse, stream).await;
+            let downstream = Rc::new(Downstream::new(facts, plan, guest, born));
+            serve::http1(engine, downstream, stream).await;
         }
     }
 }

@@ -1,7 +1,9 @@
 //! A chunked request body, byte by byte, as strictly as RFC 9112 §7.1 may be read.
 //!
-//! The scanner of messages calls it for as long as such a body lasts. It keeps nothing but where it is, so a
-//! body may come in pieces of any size; data is skipped, not looked at.
+//! The scanner of messages calls it for as long as such a body lasts. It keeps where it is, and the text of the
+//! trailers, so a body may come in pieces of any size; data is not looked at.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::class;
 use crate::base::fault::Fault;
@@ -11,7 +13,7 @@ const SIZE_DIGITS: u8 = 15;
 /// Extensions mean nothing to us (RFC 9112 §7.1.1): a bound for one chunk, and one for the whole body.
 const EXTENSION_BYTES: u32 = 256;
 const EXTENSION_BYTES_ALL: u32 = 8 * 1024;
-/// Well within what the codec behind us takes for trailers, so that it never refuses what we let pass.
+/// Trailers are held until the last of them is here: a bound for all, names and line ends included.
 const TRAILER_BYTES: u32 = 8 * 1024;
 const TRAILER_FIELDS: u32 = 64;
 
@@ -22,6 +24,8 @@ pub(super) struct Chunked {
     extension_bytes_all: u32,
     trailer_bytes: u32,
     trailer_fields: u32,
+    /// Fields that were judged, line by line.
+    trailers: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,39 +51,63 @@ impl Default for At {
 }
 
 impl Chunked {
-    /// Reads on; `Some(used)` says that the body ends after so many of these bytes.
+    /// Reads up to where data stands next, or to the end of the body; how many of the bytes that takes.
     ///
     /// # Errors
     /// The offset of the byte that breaks the body, and the fault.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Option<usize>, (usize, Fault)> {
-        let mut rest = bytes;
-        loop {
-            if let At::Data { left } = self.at {
-                let skipped = left.min(rest.len() as u64);
-                // `skipped` is at most `rest.len()`, so it fits and the split succeeds.
-                let (_, after) = usize::try_from(skipped)
-                    .ok()
-                    .and_then(|skipped| rest.split_at_checked(skipped))
-                    .unwrap_or_default();
-                rest = after;
-                self.at = if left == skipped {
-                    At::DataCr
-                } else {
-                    At::Data {
-                        left: left - skipped,
-                    }
-                };
+    pub(super) fn frame(&mut self, bytes: &[u8]) -> Result<usize, (usize, Fault)> {
+        for (here, byte) in bytes.iter().enumerate() {
+            if matches!(self.at, At::Data { .. } | At::End) {
+                return Ok(here);
             }
-            let Some((&byte, after)) = rest.split_first() else {
-                return Ok(None);
+            self.at = self.step(*byte).map_err(|fault| (here, fault))?;
+        }
+        Ok(bytes.len())
+    }
+
+    /// How many bytes of data stand next.
+    pub(super) fn data(&self) -> u64 {
+        match self.at {
+            At::Data { left } => left,
+            _ => 0,
+        }
+    }
+
+    /// So many bytes of the data that stands next were taken; more than that is none of it.
+    pub(super) fn take(&mut self, bytes: u64) {
+        if let At::Data { left } = self.at {
+            self.at = match left.saturating_sub(bytes) {
+                0 => At::DataCr,
+                left => At::Data { left },
             };
-            let here = bytes.len() - rest.len();
-            self.at = self.step(byte).map_err(|fault| (here, fault))?;
-            rest = after;
-            if let At::End = self.at {
-                return Ok(Some(here + 1));
+        }
+    }
+
+    /// Whether the body is at its end.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.at, At::End)
+    }
+
+    /// The trailers, once the body is at its end; most bodies have none.
+    pub(super) fn trailers(&self) -> Option<Box<HeaderMap>> {
+        if self.trailers.is_empty() {
+            return None;
+        }
+        let mut fields = HeaderMap::new();
+        for line in self.trailers.split(|byte| *byte == b'\n') {
+            let Some(colon) = memchr::memchr(b':', line) else {
+                continue;
+            };
+            let (name, value) = line.split_at_checked(colon).unwrap_or_default();
+            let value = class::trim(value.get(1..).unwrap_or_default());
+            // Both were judged byte by byte, by rules that are no laxer.
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+            {
+                fields.append(name, value);
             }
         }
+        Some(Box::new(fields))
     }
 
     fn step(&mut self, byte: u8) -> Result<At, Fault> {
@@ -140,21 +168,23 @@ impl Chunked {
         if self.trailer_bytes > TRAILER_BYTES {
             return Err(Fault::BodyMalformed);
         }
-        match (self.at, byte) {
+        let next = match (self.at, byte) {
             (At::LineStart, _) if class::is_token(byte) => {
                 self.trailer_fields += 1;
                 if self.trailer_fields > TRAILER_FIELDS {
                     return Err(Fault::BodyMalformed);
                 }
-                Ok(At::Name)
+                At::Name
             }
-            (At::Name, _) if class::is_token(byte) => Ok(At::Name),
-            (At::Name, b':') => Ok(At::Value),
-            (At::Value, b'\r') => Ok(At::ValueLf),
-            (At::Value, _) if class::is_value(&[byte]) => Ok(At::Value),
-            (At::ValueLf, b'\n') => Ok(At::LineStart),
-            _ => Err(Fault::BodyMalformed),
-        }
+            (At::Name, _) if class::is_token(byte) => At::Name,
+            (At::Name, b':') => At::Value,
+            (At::Value, b'\r') => return Ok(At::ValueLf),
+            (At::Value, _) if class::is_value(&[byte]) => At::Value,
+            (At::ValueLf, b'\n') => At::LineStart,
+            _ => return Err(Fault::BodyMalformed),
+        };
+        self.trailers.push(byte);
+        Ok(next)
     }
 }
 
@@ -162,18 +192,35 @@ impl Chunked {
 mod tests {
     use super::*;
 
+    /// Reads on over frames and data; `Some` says after how many of the bytes the body ends.
+    fn feed(chunked: &mut Chunked, bytes: &[u8]) -> Result<Option<usize>, Fault> {
+        let mut used = 0;
+        loop {
+            used += chunked.frame(&bytes[used..]).map_err(|(_, fault)| fault)?;
+            if chunked.is_over() {
+                return Ok(Some(used));
+            }
+            let data = chunked.data().min((bytes.len() - used) as u64);
+            if data == 0 {
+                return Ok(None);
+            }
+            chunked.take(data);
+            used += usize::try_from(data).unwrap();
+        }
+    }
+
     /// Feeds the body at once and byte by byte; both must agree.
     fn check(body: &[u8], expected: Result<Option<usize>, Fault>) {
         let shown = body.escape_ascii().to_string();
-        let at_once = Chunked::default().feed(body).map_err(|(_, fault)| fault);
+        let at_once = feed(&mut Chunked::default(), body);
         assert_eq!(at_once, expected, "{shown}");
         let mut chunked = Chunked::default();
         let mut piecewise = Ok(None);
         for (at, byte) in body.iter().enumerate() {
-            piecewise = match chunked.feed(&[*byte]) {
+            piecewise = match feed(&mut chunked, &[*byte]) {
                 Ok(None) => continue,
                 Ok(Some(used)) => Ok(Some(at + used)),
-                Err((_, fault)) => Err(fault),
+                Err(fault) => Err(fault),
             };
             break;
         }
@@ -199,6 +246,20 @@ mod tests {
             longer.extend_from_slice(b"GET / HTTP/1.1\r\n");
             check(&longer, Ok(Some(good.len())));
         }
+    }
+
+    #[test]
+    fn trailers_are_told_once_the_body_is_over() {
+        let mut chunked = Chunked::default();
+        assert!(chunked.trailers().is_none());
+        let body = "0\r\nA: \t b c \r\nx-y:\r\na:d\r\n\r\n";
+        assert_eq!(feed(&mut chunked, body.as_bytes()), Ok(Some(body.len())));
+        let trailers = chunked.trailers().unwrap();
+        let told: Vec<_> = trailers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+            .collect();
+        assert_eq!(told, [("a", "b c"), ("a", "d"), ("x-y", "")]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ const fn classes() -> [u8; 256] {
         if alphanumeric || is_in(b"!#$%&'*+-.^_`|~", byte) {
             class |= TOKEN;
         }
-        // What the parser of URIs behind us takes: a byte it refused would be answered by the codec, not by us.
+        // What the type of a target takes, no more: a head must not pass and then turn out to be none.
         if byte > b' ' && !is_in(b"#<>?`", byte) {
             class |= PATH;
         }
@@ -147,8 +147,19 @@ fn is_port(digits: &[u8]) -> bool {
 }
 
 /// Takes the optional white space off both ends (RFC 9110 §5.6.3).
-pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
+#[inline]
+pub(super) fn trim(bytes: &[u8]) -> &[u8] {
+    let mut bytes = trim_start(bytes);
+    while let [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// Takes it off the beginning.
+#[inline]
+pub(super) fn trim_start(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = bytes {
         bytes = rest;
     }
     bytes

@@ -1,11 +1,13 @@
 //! A request head, line by line, as strictly as RFC 9112 may be read.
 //!
 //! The scanner of messages calls it with all that has come of a head so far; what was judged before is not
-//! looked at again. Nothing is allocated. RFC 9112 §2.2, §3, §5, §6; RFC 9110 §5, §7.2, §10.1.1.
+//! looked at again. What it judges it also takes apart: where method, target and fields stand is remembered, so
+//! that nobody has to look for them again. RFC 9112 §2.2, §3, §5, §6, §9.3; RFC 9110 §5, §7.2, §10.1.1, §10.1.4.
 
 use std::ops::Range;
 
 use memchr::memchr;
+use smallvec::SmallVec;
 
 use super::{Limits, class};
 use crate::base::fault::Fault;
@@ -15,15 +17,18 @@ const BLANK_LINES: u8 = 4;
 /// The longest Content-Length that surely fits: a longer one is an attack, not a body.
 const LENGTH_DIGITS: usize = 19;
 
+/// Fields of a head that take no memory of their own: more than most clients send.
+const FIELDS_INLINE: usize = 24;
+
 /// What is known about a head so far; offsets count from its first byte, blank lines included.
 #[derive(Debug, Default)]
-pub(super) struct Head {
+pub struct Head {
     /// Where the line begins that is not judged yet.
     line: usize,
     /// Up to where no line end is.
     searched: usize,
     blank_lines: u8,
-    fields: usize,
+    fields: SmallVec<[Field; FIELDS_INLINE]>,
     method: Option<Range<usize>>,
     target: Option<Range<usize>>,
     /// The authority of a target in absolute form.
@@ -34,8 +39,19 @@ pub(super) struct Head {
     is_http_10: bool,
     is_connect: bool,
     expects_more: bool,
+    expects_continue: bool,
     names_protocol: bool,
     wants_upgrade: bool,
+    wants_close: bool,
+    wants_keep_alive: bool,
+    takes_trailers: bool,
+}
+
+/// Where a field stands, its value without the white space around it.
+#[derive(Clone, Debug)]
+struct Field {
+    name: Range<u32>,
+    value: Range<u32>,
 }
 
 /// A field that may come once.
@@ -64,21 +80,9 @@ pub(super) enum Framing {
     Chunked,
 }
 
-/// A head that may pass.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Complete {
-    pub(super) bytes: usize,
-    pub(super) framing: Framing,
-    pub(super) asks_upgrade: bool,
-}
-
 impl Head {
     /// Judges what has come of the head; `None` waits for more of it.
-    pub(super) fn scan(
-        &mut self,
-        bytes: &[u8],
-        limits: &Limits,
-    ) -> Result<Option<Complete>, Fault> {
+    pub(super) fn scan(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<Framing>, Fault> {
         let window = bytes.get(..limits.header_bytes).unwrap_or(bytes);
         loop {
             let Some(found) = memchr(b'\n', window.get(self.searched..).unwrap_or_default()) else {
@@ -183,8 +187,7 @@ impl Head {
 
     #[inline]
     fn field(&mut self, line: &[u8], start: usize, limits: &Limits) -> Result<(), Fault> {
-        self.fields += 1;
-        if self.fields > limits.header_fields {
+        if self.fields.len() >= limits.header_fields {
             return Err(Fault::HeaderTooLarge);
         }
         // A folded line (RFC 9112 §5.2) begins with white space, thus has no name.
@@ -199,18 +202,37 @@ impl Head {
         if name.is_empty() || !class::is_value(value) {
             return Err(Fault::RequestMalformed);
         }
+        let trimmed = class::trim_start(value);
+        let value_start = start + line.len() - trimmed.len();
+        let trimmed = class::trim(trimmed);
+        self.fields.push(Field {
+            name: range(start, name.len()),
+            value: range(value_start, trimmed.len()),
+        });
         match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => self.host(value, start + line.len()),
+            2 if name.eq_ignore_ascii_case(b"te") => {
+                self.takes_trailers |= members(value).any(|coding| {
+                    let coding = coding.split(|byte| *byte == b';').next();
+                    is(class::trim(coding.unwrap_or_default()), b"trailers")
+                });
+            }
+            4 if name.eq_ignore_ascii_case(b"host") => self.host(trimmed, value_start),
             6 if name.eq_ignore_ascii_case(b"expect") => {
-                self.expects_more |= !class::trim(value).eq_ignore_ascii_case(b"100-continue");
+                let expects_continue = is(trimmed, b"100-continue");
+                self.expects_continue |= expects_continue;
+                self.expects_more |= !expects_continue;
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.names_protocol = true,
             10 if name.eq_ignore_ascii_case(b"connection") => {
-                self.wants_upgrade |= members(value).any(|option| is(option, b"upgrade"));
+                for option in members(value) {
+                    self.wants_upgrade |= is(option, b"upgrade");
+                    self.wants_close |= is(option, b"close");
+                    self.wants_keep_alive |= is(option, b"keep-alive");
+                }
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 self.length = match self.length {
-                    Once::Missing => length_of(class::trim(value)),
+                    Once::Missing => length_of(trimmed),
                     Once::Found(_) | Once::Spoiled => Once::Spoiled,
                 };
             }
@@ -220,10 +242,7 @@ impl Head {
         Ok(())
     }
 
-    fn host(&mut self, value: &[u8], line_end: usize) {
-        let host = class::trim(value);
-        let after = value.len() - value.trim_ascii_start().len();
-        let start = line_end - value.len() + after;
+    fn host(&mut self, host: &[u8], start: usize) {
         self.host = match self.host {
             Once::Missing if class::is_authority(host) => Once::Found(start..start + host.len()),
             Once::Missing | Once::Found(_) | Once::Spoiled => Once::Spoiled,
@@ -242,7 +261,7 @@ impl Head {
     }
 
     /// Judges what only the whole head can tell: what endangers the framing first.
-    fn complete(&self, bytes: &[u8]) -> Result<Complete, Fault> {
+    fn complete(&self, bytes: &[u8]) -> Result<Framing, Fault> {
         let framing = match (&self.coding, &self.length) {
             (_, Once::Spoiled) | (Coding::Spoiled, _) => return Err(Fault::RequestMalformed),
             (Coding::None, Once::Missing) => Framing::Length(0),
@@ -264,11 +283,7 @@ impl Head {
         if self.expects_more {
             return Err(Fault::ExpectationUnknown);
         }
-        Ok(Complete {
-            bytes: self.line,
-            framing,
-            asks_upgrade: self.names_protocol && self.wants_upgrade && !self.is_http_10,
-        })
+        Ok(framing)
     }
 
     fn judge_host(&self, bytes: &[u8]) -> Result<(), Fault> {
@@ -289,14 +304,51 @@ impl Head {
         }
     }
 
+    /// How many bytes the head has, once it is whole.
+    pub fn bytes(&self) -> usize {
+        self.line
+    }
+
+    /// Whether the client speaks no more than HTTP/1.0.
+    pub fn is_http_10(&self) -> bool {
+        self.is_http_10
+    }
+
+    /// Whether the client wants the connection kept after the answer (RFC 9112 §9.3).
+    pub fn keeps_alive(&self) -> bool {
+        !self.wants_close && (!self.is_http_10 || self.wants_keep_alive)
+    }
+
+    /// Whether the client waits for a word from us before it sends the body (RFC 9110 §10.1.1).
+    pub fn expects_continue(&self) -> bool {
+        self.expects_continue && !self.is_http_10
+    }
+
+    /// Whether the client reads trailers (RFC 9110 §10.1.4).
+    pub fn takes_trailers(&self) -> bool {
+        self.takes_trailers
+    }
+
+    /// Names and values, as they stand in the head.
+    pub fn fields(&self) -> impl ExactSizeIterator<Item = (Range<usize>, Range<usize>)> {
+        self.fields
+            .iter()
+            .map(|field| (wide(&field.name), wide(&field.value)))
+    }
+
     /// The method, as far as it can be told.
-    pub(super) fn method<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    pub fn method<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         bytes.get(self.method.clone()?)
     }
 
     /// The target, as far as it can be told.
     pub(super) fn target<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         bytes.get(self.target.clone()?)
+    }
+
+    /// Where the target stands.
+    pub fn target_range(&self) -> Option<Range<usize>> {
+        self.target.clone()
     }
 
     /// The host, if one valid Host was read.
@@ -306,6 +358,16 @@ impl Head {
             Once::Missing | Once::Spoiled => None,
         }
     }
+}
+
+/// Offsets in a head are below its limit, which fits; beyond that they would find nothing.
+fn range(start: usize, length: usize) -> Range<u32> {
+    let narrow = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+    narrow(start)..narrow(start + length)
+}
+
+fn wide(range: &Range<u32>) -> Range<usize> {
+    range.start as usize..range.end as usize
 }
 
 fn split(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {

@@ -1,17 +1,18 @@
 //! Where each request on a connection begins and ends, and whether it may pass: a scanner of the raw bytes.
 //!
-//! `http::strict` feeds it everything a client sends before the codec sees it. Whatever passes is framed in
-//! one way only (RFC 9112 §6.3, §11.2), and a codec and an endpoint that are laxer than this cannot disagree
-//! about it. Nothing here waits, allocates or answers. RFC 9112, RFC 9110 §7.2 and §8.6.
+//! The HTTP/1 codec shows it what a client sends, head by head and body by body. Whatever passes is framed in one
+//! way only (RFC 9112 §6.3, §11.2), so that an endpoint that is laxer than this cannot disagree about it. Nothing
+//! here waits or answers. RFC 9112, RFC 9110 §7.2 and §8.6.
 
 mod chunked;
 mod class;
 mod head;
 
-use http::{HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use self::chunked::Chunked;
-use self::head::{Framing, Head};
+use self::head::Framing;
+pub use self::head::Head;
 use crate::base::fault::Fault;
 
 /// The longest request target: what browsers and servers agree on taking.
@@ -43,52 +44,18 @@ impl Default for Limits {
 pub struct Scanner {
     limits: Limits,
     state: State,
-    heads: u64,
-    /// The message in progress asks for an upgrade.
-    asks_upgrade: bool,
+    /// What stood behind the last chunk of the body that is over.
+    trailers: Option<Box<HeaderMap>>,
 }
 
 #[derive(Debug)]
 enum State {
-    Head(Head),
+    /// A head comes next; what is known of it, if a part of it is here.
+    Head(Option<Box<Head>>),
     Fixed(u64),
     Chunked(Chunked),
-    Undecided,
-    Tunnel,
     /// Something was refused: nothing after it has a meaning.
     Over(Fault),
-}
-
-/// What may happen to the bytes that were fed.
-#[derive(Debug)]
-pub enum Step {
-    /// All of them may pass.
-    Pass,
-    /// From here on they are a part of a head: feed them again, with more behind them.
-    Hold {
-        /// Where that part begins.
-        from: usize,
-    },
-    /// The head that begins here is refused, and nothing after it is read.
-    Refuse {
-        /// Where it begins.
-        from: usize,
-        /// Why, and what could be read of it.
-        refusal: Refusal,
-    },
-    /// The framing of the body in progress is broken.
-    Broken {
-        /// Up to where it was whole.
-        from: usize,
-        /// How it is broken.
-        fault: Fault,
-    },
-    /// From here on it depends on the answer to an upgrade what the bytes are: feed them again after
-    /// [`Scanner::decide`].
-    Undecided {
-        /// Where the request with the upgrade ends.
-        from: usize,
-    },
 }
 
 /// A head that may not pass: why, and what could be read of it for the log.
@@ -105,8 +72,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn new(fault: Fault, head: &Head, bytes: &[u8]) -> Self {
-        Self {
+    fn new(fault: Fault, head: &Head, bytes: &[u8]) -> Box<Self> {
+        Box::new(Self {
             fault,
             method: head
                 .method(bytes)
@@ -117,7 +84,7 @@ impl Refusal {
             host: head
                 .host_value(bytes)
                 .and_then(|host| HeaderValue::from_bytes(host).ok()),
-        }
+        })
     }
 }
 
@@ -126,96 +93,115 @@ impl Scanner {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
-            state: State::Head(Head::default()),
-            heads: 0,
-            asks_upgrade: false,
+            state: State::Head(None),
+            trailers: None,
         }
     }
 
-    /// Judges bytes that follow directly on those that passed.
+    /// Judges the bytes that stand where a head begins; `None` waits for more of it, behind the same bytes.
     ///
-    /// What a step held back must be fed again, as the beginning of the next call.
-    pub fn feed(&mut self, bytes: &[u8]) -> Step {
-        let mut from = 0;
-        loop {
-            let rest = bytes.get(from..).unwrap_or_default();
-            match &mut self.state {
-                State::Head(head) => {
-                    if rest.is_empty() {
-                        return Step::Pass;
-                    }
-                    match head.scan(rest, &self.limits) {
-                        Ok(None) => return Step::Hold { from },
-                        Ok(Some(complete)) => {
-                            from += complete.bytes;
-                            self.heads += 1;
-                            self.asks_upgrade = complete.asks_upgrade;
-                            self.state = match complete.framing {
-                                Framing::Length(0) => self.after_message(),
-                                Framing::Length(length) => State::Fixed(length),
-                                Framing::Chunked => State::Chunked(Chunked::default()),
-                            };
-                        }
-                        Err(fault) => {
-                            let refusal = Refusal::new(fault, head, rest);
-                            self.state = State::Over(fault);
-                            return Step::Refuse { from, refusal };
-                        }
-                    }
-                }
-                State::Fixed(left) => {
-                    let here = rest.len() as u64;
-                    if here < *left {
-                        *left -= here;
-                        return Step::Pass;
-                    }
-                    // What is left is at most `rest.len()`, so it fits.
-                    from += usize::try_from(*left).unwrap_or(rest.len());
-                    self.state = self.after_message();
-                }
-                State::Chunked(chunked) => match chunked.feed(rest) {
-                    Ok(None) => return Step::Pass,
-                    Ok(Some(used)) => {
-                        from += used;
-                        self.state = self.after_message();
-                    }
-                    Err((at, fault)) => {
-                        from += at;
-                        self.state = State::Over(fault);
-                        return Step::Broken { from, fault };
-                    }
-                },
-                State::Undecided => return Step::Undecided { from },
-                State::Tunnel => return Step::Pass,
-                State::Over(fault) => {
-                    let fault = *fault;
-                    return Step::Broken { from, fault };
-                }
+    /// Behind a head that passes stands its body, which [`frame`](Self::frame) and [`take`](Self::take) go
+    /// through. Elsewhere than between messages nothing is judged.
+    ///
+    /// # Errors
+    /// The head may not pass, and nothing behind it has a meaning.
+    pub fn head(&mut self, bytes: &[u8]) -> Result<Option<Head>, Box<Refusal>> {
+        let State::Head(partial) = &mut self.state else {
+            return Ok(None);
+        };
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let mut head = partial.take().map(|head| *head).unwrap_or_default();
+        match head.scan(bytes, &self.limits) {
+            Ok(None) => {
+                *partial = Some(Box::new(head));
+                Ok(None)
+            }
+            Ok(Some(framing)) => {
+                self.trailers = None;
+                self.state = match framing {
+                    Framing::Length(0) => State::Head(None),
+                    Framing::Length(length) => State::Fixed(length),
+                    Framing::Chunked => State::Chunked(Chunked::default()),
+                };
+                Ok(Some(head))
+            }
+            Err(fault) => {
+                self.state = State::Over(fault);
+                Err(Refusal::new(fault, &head, bytes))
             }
         }
     }
 
-    /// Settles the upgrade that the last request asked for: granted, the rest of the connection is no HTTP.
-    pub fn decide(&mut self, is_granted: bool) {
-        if let State::Undecided = self.state {
-            self.state = if is_granted {
-                State::Tunnel
-            } else {
-                State::Head(Head::default())
-            };
+    /// Reads the framing that stands before the next data of a body, or before its end; how many of the bytes
+    /// that takes.
+    ///
+    /// # Errors
+    /// Up to where the framing was whole, and how it is broken.
+    pub fn frame(&mut self, bytes: &[u8]) -> Result<usize, (usize, Fault)> {
+        match &mut self.state {
+            State::Head(_) | State::Fixed(_) => Ok(0),
+            State::Over(fault) => Err((0, *fault)),
+            State::Chunked(chunked) => {
+                let read = chunked.frame(bytes);
+                if let Err((_, fault)) = read {
+                    self.state = State::Over(fault);
+                } else if chunked.is_over() {
+                    self.trailers = chunked.trailers();
+                    self.state = State::Head(None);
+                }
+                read
+            }
         }
+    }
+
+    /// How many bytes of a body's data stand next, as far as the framing tells.
+    pub fn data(&self) -> u64 {
+        match &self.state {
+            State::Head(_) | State::Over(_) => 0,
+            State::Fixed(left) => *left,
+            State::Chunked(chunked) => chunked.data(),
+        }
+    }
+
+    /// Tells that so many bytes of the data that stands next were taken.
+    pub fn take(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
+        match &mut self.state {
+            State::Head(_) | State::Over(_) => {}
+            State::Fixed(left) if *left > bytes => *left -= bytes,
+            State::Fixed(_) => self.state = State::Head(None),
+            State::Chunked(chunked) => chunked.take(bytes),
+        }
+    }
+
+    /// The trailers of the body that is over, once.
+    pub fn take_trailers(&mut self) -> Option<Box<HeaderMap>> {
+        self.trailers.take()
+    }
+
+    /// Whether there are any.
+    pub fn has_trailers(&self) -> bool {
+        self.trailers.is_some()
     }
 
     /// Gives up the head that `held` is a part of, and with it the connection.
     ///
     /// `None` if the scanner is not where a head begins or goes on.
-    pub fn refuse(&mut self, fault: Fault, held: &[u8]) -> Option<Refusal> {
-        let State::Head(head) = &self.state else {
+    pub fn refuse(&mut self, fault: Fault, held: &[u8]) -> Option<Box<Refusal>> {
+        let State::Head(partial) = &mut self.state else {
             return None;
         };
-        let refusal = Refusal::new(fault, head, held);
+        let head = partial.take().unwrap_or_default();
         self.state = State::Over(fault);
-        Some(refusal)
+        Some(Refusal::new(fault, &head, held))
+    }
+
+    /// Refuses a head after it has passed, and with it the connection: its parts turned out to be none.
+    pub fn condemn(&mut self, head: &Head, bytes: &[u8]) -> Box<Refusal> {
+        self.state = State::Over(Fault::RequestMalformed);
+        Refusal::new(Fault::RequestMalformed, head, bytes)
     }
 
     /// Whether a request's body is in progress.
@@ -223,17 +209,18 @@ impl Scanner {
         matches!(self.state, State::Fixed(_) | State::Chunked(_))
     }
 
-    /// How many heads have passed.
-    pub fn heads(&self) -> u64 {
-        self.heads
+    /// How many bytes a body in progress still has, where that is known.
+    pub fn length(&self) -> Option<u64> {
+        match &self.state {
+            State::Fixed(left) => Some(*left),
+            State::Head(_) => Some(0),
+            State::Chunked(_) | State::Over(_) => None,
+        }
     }
 
-    fn after_message(&self) -> State {
-        if self.asks_upgrade {
-            State::Undecided
-        } else {
-            State::Head(Head::default())
-        }
+    /// Whether a head may come next: the last message is whole.
+    pub fn is_between(&self) -> bool {
+        matches!(self.state, State::Head(_))
     }
 }
 

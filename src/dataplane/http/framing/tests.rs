@@ -19,32 +19,55 @@ enum End {
     Held,
     Refused(Fault),
     Broken(Fault),
-    Undecided,
 }
 
-/// Feeds the pieces as the wrapper does: what is held back comes again with more behind it.
+/// Goes through the pieces as the codec does: what a step leaves comes again with more behind it.
 fn run<'a>(limits: Limits, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Verdict, Scanner) {
     let mut scanner = Scanner::new(limits);
     let mut held = Vec::new();
-    let mut passed = 0;
+    let (mut passed, mut heads) = (0, 0);
     let mut end = End::Passed;
     for piece in pieces {
         held.extend_from_slice(piece);
-        let (from, now) = match scanner.feed(&held) {
-            Step::Pass => (held.len(), End::Passed),
-            Step::Hold { from } => (from, End::Held),
-            Step::Refuse { from, refusal } => (from, End::Refused(refusal.fault)),
-            Step::Broken { from, fault } => (from, End::Broken(fault)),
-            Step::Undecided { from } => (from, End::Undecided),
-        };
-        passed += from;
-        held.drain(..from);
-        end = now;
+        end = End::Passed;
+        while !held.is_empty() {
+            let used = if scanner.is_in_body() {
+                match scanner.frame(&held) {
+                    Ok(framing) => {
+                        let data = scanner.data().min((held.len() - framing) as u64);
+                        let data = usize::try_from(data).unwrap();
+                        scanner.take(data);
+                        framing + data
+                    }
+                    Err((used, fault)) => {
+                        passed += used;
+                        end = End::Broken(fault);
+                        break;
+                    }
+                }
+            } else {
+                match scanner.head(&held) {
+                    Ok(Some(head)) => {
+                        heads += 1;
+                        head.bytes()
+                    }
+                    Ok(None) => {
+                        end = End::Held;
+                        break;
+                    }
+                    Err(refusal) => {
+                        end = End::Refused(refusal.fault);
+                        break;
+                    }
+                }
+            };
+            held.drain(..used);
+            passed += used;
+        }
         if matches!(end, End::Refused(_) | End::Broken(_)) {
             break;
         }
     }
-    let heads = scanner.heads();
     (Verdict { passed, heads, end }, scanner)
 }
 
@@ -57,8 +80,7 @@ fn check(head: impl AsRef<[u8]>, expected: Result<Framing, Fault>) {
             assert_eq!(at_once.heads, 1, "{shown}: {at_once:?}");
             assert_eq!(at_once.passed, head.len(), "{shown}");
             match (&scanner.state, framing) {
-                (State::Head(_) | State::Undecided, Framing::Length(0))
-                | (State::Chunked(_), Framing::Chunked) => {}
+                (State::Head(_), Framing::Length(0)) | (State::Chunked(_), Framing::Chunked) => {}
                 (State::Fixed(left), Framing::Length(length)) => {
                     assert_eq!(*left, length, "{shown}")
                 }
@@ -368,9 +390,9 @@ fn another_protocol_is_not_waited_for() {
 
 #[test]
 fn a_refusal_tells_what_could_be_read() {
-    let refusal = |head: &str| match Scanner::new(Limits::default()).feed(head.as_bytes()) {
-        Step::Refuse { from: 0, refusal } => refusal,
-        step => panic!("{head}: {step:?}"),
+    let refusal = |head: &str| match Scanner::new(Limits::default()).head(head.as_bytes()) {
+        Err(refusal) => refusal,
+        Ok(head) => panic!("{head:?}"),
     };
     let whole = refusal("POST /x?y HTTP/1.1\r\nHost: \t a:1 \r\nExpect: 7\r\n\r\n");
     assert_eq!(whole.fault, Fault::ExpectationUnknown);
@@ -384,37 +406,47 @@ fn a_refusal_tells_what_could_be_read() {
 }
 
 #[test]
-fn an_upgrade_holds_back_what_follows_until_it_is_decided() {
-    let upgrade =
-        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    let mut bytes = upgrade.to_vec();
-    bytes.extend_from_slice(b"\x81\x05hello");
-    for is_granted in [true, false] {
+fn a_head_tells_what_the_client_wants_of_its_connection() {
+    let check = |version, fields, told: fn(&Head) -> bool, expected| {
+        let head = format!("GET / HTTP/{version}\r\nHost: a\r\n{fields}\r\n");
         let mut scanner = Scanner::new(Limits::default());
-        let Step::Undecided { from } = scanner.feed(&bytes) else {
-            panic!("an upgrade that is not seen");
-        };
-        assert_eq!(from, upgrade.len());
-        let Step::Undecided { from: 0 } = scanner.feed(&bytes[from..]) else {
-            panic!("an upgrade that decided itself");
-        };
-        scanner.decide(is_granted);
-        match (scanner.feed(&bytes[from..]), is_granted) {
-            (Step::Pass, true) | (Step::Refuse { from: 0, .. }, false) => {}
-            (step, _) => panic!("{is_granted}: {step:?}"),
-        }
-    }
-    for plain in [
-        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\n\r\n",
-        "GET / HTTP/1.0\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
-    ] {
-        let (verdict, _) = run(Limits::default(), [plain.as_bytes()]);
-        assert_eq!(verdict.end, End::Passed, "{plain}");
-    }
-    let body = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\nContent-Length: 2\r\n\r\nok";
-    let (verdict, _) = run(Limits::default(), body.chunks(1));
-    assert_eq!((verdict.passed, verdict.end), (body.len(), End::Undecided));
+        let head = scanner.head(head.as_bytes()).unwrap().unwrap();
+        assert_eq!(told(&head), expected, "{version} {fields}");
+    };
+    let keeps = Head::keeps_alive;
+    check("1.1", "", keeps, true);
+    check("1.1", "Connection: x, Close\r\n", keeps, false);
+    check(
+        "1.1",
+        "Connection: close\r\nConnection: keep-alive\r\n",
+        keeps,
+        false,
+    );
+    check("1.0", "", keeps, false);
+    check("1.0", "Connection: Keep-Alive\r\n", keeps, true);
+    check("1.0", "Connection: keep-alive, close\r\n", keeps, false);
+    let trailers = Head::takes_trailers;
+    check("1.1", "TE: gzip;q=1, Trailers ;q=0.5\r\n", trailers, true);
+    check("1.1", "TE: gzip, trailer\r\n", trailers, false);
+    let expects = Head::expects_continue;
+    check("1.1", "Expect: 100-Continue\r\n", expects, true);
+    check("1.0", "Expect: 100-Continue\r\n", expects, false);
+    check("1.1", "", expects, false);
+}
+
+#[test]
+fn fields_stand_where_the_head_says() {
+    let text = b"\r\nGET / HTTP/1.1\r\nHost: a\r\nX-y:\t b c \t\r\nZ:\r\n\r\nmore";
+    let mut scanner = Scanner::new(Limits::default());
+    let head = scanner.head(text).unwrap().unwrap();
+    assert_eq!(head.bytes(), text.len() - 4);
+    let told: Vec<_> = head
+        .fields()
+        .map(|(name, value)| (&text[name], &text[value]))
+        .collect();
+    let expected: [(&[u8], &[u8]); 3] = [(b"Host", b"a"), (b"X-y", b"b c"), (b"Z", b"")];
+    assert_eq!(told, expected);
+    assert_eq!(&text[head.target_range().unwrap()], b"/");
 }
 
 fn message() -> impl Strategy<Value = Vec<u8>> {
@@ -545,8 +577,7 @@ proptest! {
         let end = (1..=bytes.len()).find(|end| {
             // Fed from the start each time: where the first head is whole, exactly one has passed.
             scanner = Scanner::new(Limits::default());
-            scanner.feed(&bytes[..*end]);
-            scanner.heads() == 1
+            matches!(scanner.head(&bytes[..*end]), Ok(Some(_)))
         });
         if let Some(end) = end {
             let mut fields = [httparse::EMPTY_HEADER; 128];
