@@ -92,16 +92,20 @@ fn a_get_that_met_a_closing_connection_is_sent_again() {
 fn a_post_is_never_sent_twice() {
     play(|| {
         let backend = backend::script(|connection| {
-            connection.request();
-            connection.ok("first");
+            for _ in 0..2 {
+                connection.request();
+                connection.ok("first");
+            }
             connection.request();
         });
         let proxy = proxy::before(&[&backend]);
         let mut client = proxy.client();
+        // The second shows that the endpoint keeps connections.
+        client.get("/");
         client.get("/");
         assert_eq!(client.post("/", "order").status(), 502);
-        assert_eq!(backend.seen().requests.len(), 2);
-        assert_eq!(proxy.records(2)[1]["fault"], "response_missing");
+        assert_eq!(backend.seen().requests.len(), 3);
+        assert_eq!(proxy.records(3)[2]["fault"], "response_missing");
     });
 }
 

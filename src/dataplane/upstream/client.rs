@@ -50,6 +50,9 @@ const AGE_LIMIT: Duration = Duration::from_secs(3600);
 /// and the next wave of requests wants them back.
 const IDLE_BURST: usize = 1024;
 
+/// An idle connection that lives so long shows that the endpoint keeps connections.
+const PROOF: Duration = Duration::from_millis(250);
+
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -101,6 +104,10 @@ struct Shelf<B> {
     idle: RefCell<Vec<Wire>>,
     /// How many to keep, as the last exchange knew.
     idle_limit: Cell<usize>,
+    /// Whether the endpoint has been seen to keep idle connections, by one that was used again or one that has lived for
+    /// [`PROOF`]. Some close right behind an answer without saying so, and a request that cannot be repeated must not
+    /// meet that.
+    is_proven: Cell<bool>,
     shared: RefCell<Vec<Http2<B>>>,
     /// What the endpoint agreed to speak when it was dialled last.
     spoken: Cell<Option<Alpn>>,
@@ -256,6 +263,7 @@ where
                 endpoint: Arc::downgrade(endpoint),
                 idle: RefCell::default(),
                 idle_limit: Cell::new(0),
+                is_proven: Cell::new(false),
                 shared: RefCell::default(),
                 spoken: Cell::new(None),
                 dialling: Cell::new(false),
@@ -337,15 +345,21 @@ where
             // What waits here may have agreed on h2 for the next exchange; an upgrade dials for itself.
             return None;
         }
+        if !wants.repeatable && !self.is_proven.get() {
+            return None;
+        }
         loop {
             let Some(mut wire) = self.idle.borrow_mut().pop() else {
                 break;
             };
-            if usable(wire.idle_since, wire.born)
-                && wire.is_quiet()
-                && (wants.repeatable || connect::is_quiet(&wire.stream))
-            {
+            if !usable(wire.idle_since, wire.born) {
+                continue;
+            }
+            if wire.is_quiet() && (wants.repeatable || connect::is_quiet(&wire.stream)) {
                 return Some(self.lease_http1(wire, wants));
+            }
+            if now.saturating_duration_since(wire.idle_since) < PROOF {
+                self.is_proven.set(false);
             }
         }
         while let Some(parked) = endpoint.unpark() {
@@ -447,6 +461,9 @@ where
             if since >= IDLE_LIMIT || aged || !wire.is_quiet() {
                 continue;
             }
+            if since >= PROOF {
+                self.is_proven.set(true);
+            }
             if since < PARK_AFTER {
                 idle.push(wire);
             } else if !wire.stream.can_move() {
@@ -537,6 +554,9 @@ where
             Kind::Http1(wire, shelf) => {
                 let http1::Answer { parts, rest } =
                     http1::exchange(wire, draft, header_bytes, inform).await?;
+                if self.reused {
+                    shelf.is_proven.set(true);
+                }
                 let home = Home { shelf, idle_limit };
                 let (body, tunnel) = match rest {
                     Rest::Whole(bytes, wire) => {
