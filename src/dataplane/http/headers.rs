@@ -22,6 +22,7 @@ use crate::dataplane::http::body::{Closing, RequestBody, RequestSource};
 use crate::dataplane::http::expect::Latch;
 use crate::dataplane::http::forward::{Outbound, Passage};
 use crate::dataplane::http::framing::{Refusal, TARGET_BYTES};
+use crate::dataplane::http::seen::Seen;
 use crate::dataplane::http::upgrade::Wish;
 use crate::dataplane::http::{Downstream, Engine};
 use crate::dataplane::route::Lookup;
@@ -356,73 +357,6 @@ pub fn prepare(
         intake: Some(intake),
         latch,
     })
-}
-
-/// Which fields of a message ask for work, found in one pass: most messages have few of them, and looking for each
-/// by its name would cost more than all of the rest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen(u16);
-
-impl Seen {
-    /// `Connection`.
-    const CONNECTION: u16 = 1;
-    /// `TE`.
-    const TE: u16 = 1 << 1;
-    /// `Upgrade`.
-    const UPGRADE: u16 = 1 << 2;
-    /// `Keep-Alive`, `Proxy-Connection`, `Transfer-Encoding`: they tell an endpoint nothing.
-    const TRANSPORT: u16 = 1 << 3;
-    /// What is for one connection alone (RFC 9110 §7.6.1).
-    const HOP_BY_HOP: u16 = Self::CONNECTION | Self::TE | Self::UPGRADE | Self::TRANSPORT;
-    /// `Expect`.
-    const EXPECT: u16 = 1 << 4;
-    /// `Cookie`.
-    const COOKIE: u16 = 1 << 5;
-    /// Something that a client could pose as us with, or as a proxy before us.
-    const FORGED: u16 = 1 << 6;
-    /// `X-Request-Id`.
-    const REQUEST_ID: u16 = 1 << 7;
-    /// `Accept`.
-    pub const ACCEPT: u16 = 1 << 8;
-    /// `Content-Type`.
-    pub const CONTENT_TYPE: u16 = 1 << 9;
-
-    /// What is among `fields`.
-    pub fn among(fields: &HeaderMap) -> Self {
-        Self(fields.keys().fold(0, |seen, name| seen | Self::of(name)))
-    }
-
-    /// Whether one of `kinds` is there.
-    pub fn has(self, kinds: u16) -> bool {
-        self.0 & kinds != 0
-    }
-
-    /// By length first, since that settles it for most names.
-    fn of(name: &HeaderName) -> u16 {
-        let name = name.as_str().as_bytes();
-        let kind = match name.len() {
-            2 if name == b"te" => Self::TE,
-            5 if name == b"proxy" => Self::FORGED,
-            6 if name == b"accept" => Self::ACCEPT,
-            6 if name == b"cookie" => Self::COOKIE,
-            6 if name == b"expect" => Self::EXPECT,
-            7 if name == b"upgrade" => Self::UPGRADE,
-            9 if name == b"x-real-ip" => Self::FORGED,
-            10 if name == b"connection" => Self::CONNECTION,
-            10 if name == b"keep-alive" => Self::TRANSPORT,
-            12 if name == b"content-type" => Self::CONTENT_TYPE,
-            12 if name == b"x-request-id" => Self::REQUEST_ID,
-            16 if name == b"proxy-connection" => Self::TRANSPORT,
-            16 if name == b"x-forwarded-port" => Self::FORGED,
-            17 if name == b"transfer-encoding" => Self::TRANSPORT,
-            21 if name == b"x-client-cert-subject" => Self::FORGED,
-            _ => 0,
-        };
-        if kind == 0 && name.contains(&b'_') {
-            return Self::FORGED;
-        }
-        kind
-    }
 }
 
 /// Our entry of `Via` names the protocol that the message came by (RFC 9110 §7.6.3).

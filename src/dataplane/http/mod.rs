@@ -13,6 +13,7 @@ pub mod headers;
 pub mod http1;
 pub mod respond;
 pub mod retry;
+pub mod seen;
 pub mod serve;
 pub mod upgrade;
 
