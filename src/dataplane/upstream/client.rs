@@ -10,8 +10,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -20,21 +18,18 @@ use bytes::Bytes;
 use http::uri::Scheme;
 use http::{StatusCode, response};
 use http_body::Body;
-use hyper::client::conn::http2;
-use hyper::rt::Executor;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::client::conn::http2::SendRequest;
 use tokio::sync::Notify;
 
 use crate::base::clock;
 use crate::base::fault::Fault;
-use crate::base::gather::{Gather, Outlet};
 use crate::base::name::EndpointId;
 use crate::dataplane::tls::{Alpn, Stream};
 use crate::dataplane::upstream::answer::AnswerBody;
 use crate::dataplane::upstream::connect::{self, Dialled, Parked};
 use crate::dataplane::upstream::endpoint::{Endpoint, Protocol};
 use crate::dataplane::upstream::http1::{self, Draft, Failure, Rest, Wire};
-use crate::dataplane::upstream::http2 as streams;
+use crate::dataplane::upstream::http2;
 
 /// An idle connection older than this is not used again.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
@@ -58,14 +53,6 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// An idle connection that this worker has not needed for so long is left for its neighbours.
 const PARK_AFTER: Duration = Duration::from_secs(1);
-
-/// HTTP/2 towards endpoints: what one stream and one connection may have under way.
-const H2_STREAM_WINDOW: u32 = 256 << 10;
-const H2_CONNECTION_WINDOW: u32 = 2 << 20;
-
-/// Silence on an HTTP/2 connection after which the endpoint is asked for a sign of life, and the wait for it.
-const H2_PING_AFTER: Duration = Duration::from_secs(30);
-const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connections of one worker. Cloning it is a reference to the same.
 #[derive(Debug)]
@@ -126,7 +113,7 @@ pub struct Tunnel {
 
 #[derive(Debug)]
 struct Http2<B> {
-    sender: http2::SendRequest<B>,
+    sender: SendRequest<B>,
     born: Instant,
     streams: Rc<Cell<usize>>,
     /// How many streams the endpoint allows, as its task saw last.
@@ -164,7 +151,7 @@ pub struct Lease<B> {
 #[derive(Debug)]
 enum Kind<B> {
     Http1(Wire, Rc<Shelf<B>>),
-    Http2(http2::SendRequest<B>, StreamCount),
+    Http2(SendRequest<B>, StreamCount),
 }
 
 /// Where an HTTP/1.1 connection waits for its next exchange.
@@ -419,24 +406,7 @@ where
         born: Instant,
         wants: Wants,
     ) -> Result<Lease<B>, Fault> {
-        let (gather, outlet) = Gather::new(stream);
-        let (sender, connection) = http2::Builder::new(OnThisWorker {
-            outlet: Rc::new(RefCell::new(Some(outlet))),
-        })
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(H2_STREAM_WINDOW)
-        .initial_connection_window_size(H2_CONNECTION_WINDOW)
-        .max_header_list_size(u32::try_from(wants.header_bytes).unwrap_or(u32::MAX))
-        .keep_alive_interval(H2_PING_AFTER)
-        .keep_alive_timeout(H2_PING_TIMEOUT)
-        .handshake(TokioIo::new(gather))
-        .await
-        .map_err(|error| {
-            tracing::debug!(%error, "the HTTP/2 preface failed");
-            Fault::ConnectFailed
-        })?;
-        let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
-        tokio::task::spawn_local(drive_http2(connection, Rc::clone(&allowed)));
+        let (sender, allowed) = http2::open(stream, wants.header_bytes).await?;
         let connection = Http2 {
             sender,
             born,
@@ -508,24 +478,6 @@ impl<B> Http2<B> {
     }
 }
 
-/// Runs an HTTP/2 connection to its end, and keeps watch of how many streams the endpoint allows.
-async fn drive_http2<B>(
-    mut connection: http2::Connection<TokioIo<Gather<Stream>>, B, OnThisWorker>,
-    allowed: Rc<Cell<usize>>,
-) where
-    B: Body<Data = Bytes> + Default + Unpin + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let ended = poll_fn(|cx| {
-        let ended = Pin::new(&mut connection).poll(cx);
-        allowed.set(connection.current_max_send_streams());
-        ended
-    });
-    if let Err(error) = ended.await {
-        tracing::debug!(%error, "an upstream HTTP/2 connection ended");
-    }
-}
-
 impl<B> Lease<B>
 where
     B: Body<Data = Bytes> + Default + Unpin + 'static,
@@ -577,7 +529,7 @@ where
                 })
             }
             Kind::Http2(mut sender, stream) => {
-                let response = streams::exchange(&mut sender, draft, scheme, repeatable).await?;
+                let response = http2::exchange(&mut sender, draft, scheme, repeatable).await?;
                 let (parts, body) = response.into_parts();
                 let body = if body.is_end_stream() {
                     AnswerBody::empty()
@@ -591,31 +543,5 @@ where
                 })
             }
         }
-    }
-}
-
-/// Runs hyper's tasks on the worker that asks. The first one drives the connection: it alone reads and writes, and
-/// flushes the outlet after each look.
-#[derive(Clone, Debug)]
-struct OnThisWorker {
-    outlet: Rc<RefCell<Option<Outlet<Stream>>>>,
-}
-
-impl<F: Future<Output: 'static> + 'static> Executor<F> for OnThisWorker {
-    fn execute(&self, task: F) {
-        let Some(outlet) = self.outlet.take() else {
-            tokio::task::spawn_local(task);
-            return;
-        };
-        tokio::task::spawn_local(async move {
-            let mut task = pin!(task);
-            poll_fn(|cx| {
-                let polled = task.as_mut().poll(cx).map(drop);
-                // A connection that broke says so to its task when it is read or written next.
-                drop(outlet.poll_flush(cx));
-                polled
-            })
-            .await;
-        });
     }
 }

@@ -1,15 +1,67 @@
 //! HTTP/2 towards endpoints (RFC 9113): a request in its form, on a connection that hyper drives.
 
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::client::conn::http2::SendRequest;
+use hyper::client::conn::http2::{Builder, Connection, SendRequest};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
 
 use crate::base::fault::Fault;
+use crate::base::gather::{Gather, Outlet};
+use crate::dataplane::tls::Stream;
 use crate::dataplane::upstream::http1::{Draft, Failure};
+
+/// HTTP/2 towards endpoints: what one stream and one connection may have under way.
+const H2_STREAM_WINDOW: u32 = 256 << 10;
+const H2_CONNECTION_WINDOW: u32 = 2 << 20;
+
+/// Silence on an HTTP/2 connection after which the endpoint is asked for a sign of life, and the wait for it.
+const H2_PING_AFTER: Duration = Duration::from_secs(30);
+const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Begins HTTP/2 on a connection and has it driven on this worker. The second half says how many streams the endpoint
+/// allows at a time, as was seen last.
+///
+/// # Errors
+/// [`Fault::ConnectFailed`] if the endpoint does not take the preface.
+pub async fn open<B>(
+    stream: Stream,
+    header_bytes: usize,
+) -> Result<(SendRequest<B>, Rc<Cell<usize>>), Fault>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (gather, outlet) = Gather::new(stream);
+    let (sender, connection) = Builder::new(OnThisWorker {
+        outlet: Rc::new(RefCell::new(Some(outlet))),
+    })
+    .timer(TokioTimer::new())
+    .initial_stream_window_size(H2_STREAM_WINDOW)
+    .initial_connection_window_size(H2_CONNECTION_WINDOW)
+    .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
+    .keep_alive_interval(H2_PING_AFTER)
+    .keep_alive_timeout(H2_PING_TIMEOUT)
+    .handshake(TokioIo::new(gather))
+    .await
+    .map_err(|error| {
+        tracing::debug!(%error, "the HTTP/2 preface failed");
+        Fault::ConnectFailed
+    })?;
+    let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
+    tokio::task::spawn_local(drive(connection, Rc::clone(&allowed)));
+    Ok((sender, allowed))
+}
 
 /// Sends a request and waits for the head of its answer. Dropping the future resets the stream.
 ///
@@ -27,7 +79,14 @@ where
     B: Body<Data = Bytes> + Default + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Draft { parts, body, .. } = draft;
+    let Draft { parts, body, front } = draft;
+    if front.is_some() {
+        // An attempt over HTTP/1.1 has begun the body, and hyper takes whole ones only.
+        return Err(Failure {
+            fault: Fault::ConnectionLost,
+            unsent: false,
+        });
+    }
     let head = if repeatable {
         parts.clone()
     } else {
@@ -90,4 +149,48 @@ fn absolute(uri: &Uri, scheme: Scheme, fields: &HeaderMap) -> Uri {
     parts.scheme = parts.authority.as_ref().map(|_| scheme);
     parts.path_and_query = uri.path_and_query().cloned();
     Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
+}
+
+/// Runs an HTTP/2 connection to its end, and keeps watch of how many streams the endpoint allows.
+async fn drive<B>(
+    mut connection: Connection<TokioIo<Gather<Stream>>, B, OnThisWorker>,
+    allowed: Rc<Cell<usize>>,
+) where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let ended = poll_fn(|cx| {
+        let ended = Pin::new(&mut connection).poll(cx);
+        allowed.set(connection.current_max_send_streams());
+        ended
+    });
+    if let Err(error) = ended.await {
+        tracing::debug!(%error, "an upstream HTTP/2 connection ended");
+    }
+}
+
+/// Runs hyper's tasks on the worker that asks. The first one drives the connection: it alone reads and writes, and
+/// flushes the outlet after each look.
+#[derive(Clone, Debug)]
+struct OnThisWorker {
+    outlet: Rc<RefCell<Option<Outlet<Stream>>>>,
+}
+
+impl<F: Future<Output: 'static> + 'static> Executor<F> for OnThisWorker {
+    fn execute(&self, task: F) {
+        let Some(outlet) = self.outlet.take() else {
+            tokio::task::spawn_local(task);
+            return;
+        };
+        tokio::task::spawn_local(async move {
+            let mut task = pin!(task);
+            poll_fn(|cx| {
+                let polled = task.as_mut().poll(cx).map(drop);
+                // A connection that broke says so to its task when it is read or written next.
+                drop(outlet.poll_flush(cx));
+                polled
+            })
+            .await;
+        });
+    }
 }
