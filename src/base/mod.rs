@@ -3,7 +3,6 @@
 //! Nothing here knows another room of ours, opens a socket or reads a file.
 
 pub mod addr;
-pub mod body;
 pub mod clock;
 pub mod deadline;
 pub mod drain;

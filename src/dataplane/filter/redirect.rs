@@ -4,11 +4,11 @@
 //! put in behind a slash, and a result that is a path never begins with two (browsers read `//evil` and `/\evil`
 //! as hosts). What no URL holds is percent-encoded, line ends first of all.
 
+use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Response, StatusCode};
 
-use crate::base::body::Body;
 use crate::base::path::push_escape;
 
 use super::error::FilterInvalid;
@@ -82,8 +82,8 @@ impl Redirect {
     }
 
     /// The answer to one request.
-    pub fn answer(&self, scheme: &str, host: &str, target: &PathAndQuery) -> Response<Body> {
-        let mut response = Response::new(Body::Empty);
+    pub fn answer(&self, scheme: &str, host: &str, target: &PathAndQuery) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::new());
         *response.status_mut() = self.status;
         let location = self.location(scheme, host, target);
         response.headers_mut().insert(header::LOCATION, location);

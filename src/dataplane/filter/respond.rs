@@ -4,8 +4,6 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 
-use crate::base::body::Body;
-
 use super::error::FilterInvalid;
 use super::headers::HeaderValues;
 
@@ -51,13 +49,8 @@ impl FixedResponse {
     }
 
     /// The answer to one request.
-    pub fn answer(&self) -> Response<Body> {
-        let body = if self.body.is_empty() {
-            Body::Empty
-        } else {
-            Body::Full(self.body.clone())
-        };
-        let mut response = Response::new(body);
+    pub fn answer(&self) -> Response<Bytes> {
+        let mut response = Response::new(self.body.clone());
         *response.status_mut() = self.status;
         response.headers_mut().clone_from(&self.headers);
         response
@@ -78,7 +71,7 @@ mod tests {
             plain.headers()[header::CONTENT_TYPE],
             "text/plain; charset=utf-8"
         );
-        assert!(matches!(plain.body(), Body::Full(body) if body == "ok\n"));
+        assert_eq!(plain.body(), "ok\n");
         let fields = [("Content-Type", "application/json"), ("x-a", "1")];
         let json = FixedResponse::new(503, &fields, "{}").unwrap().answer();
         assert_eq!(json.headers()[header::CONTENT_TYPE], "application/json");
@@ -89,7 +82,7 @@ mod tests {
     fn no_body_has_no_type() {
         let empty = FixedResponse::new(204, &NONE, "").unwrap().answer();
         assert!(empty.headers().is_empty());
-        assert!(matches!(empty.body(), Body::Empty));
+        assert!(empty.body().is_empty());
     }
 
     #[test]

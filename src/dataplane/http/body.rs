@@ -111,10 +111,6 @@ impl http_body::Body for RequestSource {
 pub struct Intake {
     /// Bytes so far.
     pub bytes: Cell<u64>,
-    /// Whether anything was asked of it: then it cannot be sent again.
-    pub begun: Cell<bool>,
-    /// Whether all of it was taken.
-    pub finished: Cell<bool>,
     /// Why it ended early.
     pub fault: Cell<Option<Fault>>,
 }
@@ -147,8 +143,6 @@ impl RequestBody {
     ) -> (Self, Rc<Intake>) {
         let intake = Rc::new(Intake {
             bytes: Cell::new(0),
-            begun: Cell::new(false),
-            finished: Cell::new(false),
             fault: Cell::new(None),
         });
         let meter = Meter {
@@ -208,7 +202,6 @@ impl http_body::Body for RequestBody {
             ready!(Pin::new(gate).poll(cx));
             meter.gate = None;
         }
-        meter.intake.begun.set(true);
         let frame = match Pin::new(&mut this.source).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
@@ -221,16 +214,10 @@ impl http_body::Body for RequestBody {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, Buf::remaining) as u64;
                 meter.intake.bytes.set(meter.intake.bytes.get() + bytes);
-                if http_body::Body::is_end_stream(&this.source) {
-                    meter.intake.finished.set(true);
-                }
                 Some(Ok(frame))
             }
             Some(Err(BodyError(fault))) => Some(Err(meter.fail(fault))),
-            None => {
-                meter.intake.finished.set(true);
-                None
-            }
+            None => None,
         })
     }
 

@@ -10,7 +10,6 @@ use http::uri::Scheme;
 use http::{Method, Response, StatusCode, response};
 use smallvec::SmallVec;
 
-use crate::base::body::Body;
 use crate::base::clock;
 use crate::base::deadline::Deadline;
 use crate::base::fault::Fault;
@@ -74,15 +73,11 @@ pub struct Answer {
 
 impl Answer {
     /// An answer of our own.
-    pub fn own(response: Response<Body>) -> Self {
+    pub fn own(response: Response<Bytes>) -> Self {
         let (parts, body) = response.into_parts();
-        let body = match body {
-            Body::Full(bytes) => AnswerBody::Whole(bytes),
-            Body::Empty | Body::Incoming(_) => AnswerBody::empty(),
-        };
         Self {
             parts,
-            body,
+            body: AnswerBody::Whole(body),
             switch: None,
         }
     }
