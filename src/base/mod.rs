@@ -10,6 +10,7 @@ pub mod fault;
 pub mod gather;
 pub mod host;
 pub mod name;
+pub mod octets;
 pub mod path;
 pub mod pattern;
 pub mod units;

@@ -11,9 +11,10 @@ mod redirect;
 mod respond;
 mod rewrite;
 
-use http::{request, response};
+use http::{HeaderMap, request};
 
 use crate::base::fault::Fault;
+use crate::dataplane::upstream::head::AnswerHead;
 
 pub use self::error::FilterInvalid;
 pub use self::headers::{HeaderNames, HeaderValues};
@@ -136,13 +137,13 @@ pub fn on_request(filters: &[Filter], parts: &mut request::Parts) -> Result<(), 
     Ok(())
 }
 
-/// Runs the filters on a response, backwards.
-pub fn on_response(filters: &[Filter], parts: &mut response::Parts) {
+/// Runs the filters on a response, backwards; `room` gives an empty map for fields that are still lines.
+pub fn on_response(filters: &[Filter], head: &mut AnswerHead, room: impl Fn() -> HeaderMap) {
     for filter in filters.iter().rev() {
         match filter {
-            Filter::SetResponseHeaders(fields) => fields.set(&mut parts.headers),
-            Filter::AddResponseHeaders(fields) => fields.add(&mut parts.headers),
-            Filter::RemoveResponseHeaders(names) => names.remove(&mut parts.headers),
+            Filter::SetResponseHeaders(fields) => fields.set(head.map_in(&room)),
+            Filter::AddResponseHeaders(fields) => fields.add(head.map_in(&room)),
+            Filter::RemoveResponseHeaders(names) => names.remove(head.map_in(&room)),
             Filter::RewritePrefix(_)
             | Filter::RewriteRegex(_)
             | Filter::SetRequestHeaders(_)
@@ -179,14 +180,15 @@ mod tests {
         assert_eq!(seen, ["first", "second"]);
         assert_eq!(request.uri, "/c/x?q=1");
 
-        let mut response = Response::builder()
+        let response = Response::builder()
             .header("x-order", "endpoint")
             .body(())
             .unwrap()
             .into_parts()
             .0;
-        on_response(&filters, &mut response);
-        let seen: Vec<_> = response.headers.get_all("x-order").iter().collect();
+        let mut head = AnswerHead::from(response);
+        on_response(&filters, &mut head, HeaderMap::new);
+        let seen: Vec<_> = head.map().get_all("x-order").iter().collect();
         assert_eq!(seen, ["outer"]);
     }
 }

@@ -6,8 +6,6 @@
 
 use std::rc::Rc;
 
-use http::Response;
-
 use crate::base::fault::Fault;
 use crate::dataplane::filter;
 use crate::dataplane::http::body::{Closing, ResponseBody};
@@ -15,7 +13,7 @@ use crate::dataplane::http::forward::{self, Answer, Passage};
 use crate::dataplane::http::headers::{self, Inbound};
 use crate::dataplane::http::respond;
 use crate::dataplane::http::upgrade::Wish;
-use crate::dataplane::http::{Downstream, Engine};
+use crate::dataplane::http::{Downstream, Engine, Reply};
 use crate::dataplane::snapshot::Action;
 
 /// Answers one request. There is always an answer.
@@ -26,7 +24,7 @@ pub fn exchange(
     engine: Rc<Engine>,
     downstream: Rc<Downstream>,
     inbound: Inbound,
-) -> impl Future<Output = Response<ResponseBody>> {
+) -> impl Future<Output = Reply<ResponseBody>> {
     let record = engine.record(&downstream.facts);
     let mut closing = Box::new(Closing::new(record, downstream.enter()));
     async move {
@@ -68,6 +66,8 @@ async fn line(
             forward::forward(passage, pool, inbound, wish, closing).await?
         }
     };
-    filter::on_response(&route.filters, &mut answer.parts);
+    filter::on_response(&route.filters, &mut answer.head, || {
+        engine.stock.take_fields()
+    });
     Ok(answer)
 }

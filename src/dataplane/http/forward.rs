@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::Scheme;
-use http::{Method, Response, StatusCode, response};
+use http::{Method, Response, StatusCode};
 use smallvec::SmallVec;
 
 use crate::base::clock;
@@ -24,6 +24,7 @@ use crate::dataplane::snapshot::{Route, Snapshot};
 use crate::dataplane::upstream::answer::AnswerBody;
 use crate::dataplane::upstream::client::{Answered, Lease, Wants};
 use crate::dataplane::upstream::endpoint::{Endpoint, Protocol};
+use crate::dataplane::upstream::head::AnswerHead;
 use crate::dataplane::upstream::http1::{Draft, Failure};
 use crate::dataplane::upstream::pool::Pool;
 
@@ -64,7 +65,7 @@ pub struct Outbound {
 #[derive(Debug)]
 pub struct Answer {
     /// Status and fields.
-    pub parts: response::Parts,
+    pub head: AnswerHead,
     /// The body.
     pub body: AnswerBody<RequestBody>,
     /// The tunnel that begins behind it.
@@ -76,7 +77,7 @@ impl Answer {
     pub fn own(response: Response<Bytes>) -> Self {
         let (parts, body) = response.into_parts();
         Self {
-            parts,
+            head: parts.into(),
             body: AnswerBody::Whole(body),
             switch: None,
         }
@@ -110,7 +111,11 @@ pub async fn forward(
     let mut endpoint = pool.pick(&tried).ok_or(last)?;
     loop {
         let failure = match attempt(passage, endpoint, &mut outbound, wants, closing).await {
-            Ok(answered) => return accept(passage, answered, wish, closing),
+            Ok(answered) => {
+                // Its room is for the fields of a request to come.
+                passage.engine.stock.give_fields(outbound.parts.headers);
+                return accept(passage, answered, wish, closing);
+            }
             Err(failure) => failure,
         };
         closing.in_flight = None;
@@ -260,12 +265,13 @@ fn accept(
 ) -> Result<Answer, Fault> {
     let Passage { engine, route, .. } = passage;
     let Answered {
-        mut parts,
+        mut head,
         body,
         tunnel,
     } = answered;
-    let switch = upgrade::judge(wish, tunnel, route, &parts)?;
-    closing.pause = if headers::take_back(&mut parts) {
+    let switch = upgrade::judge(wish, tunnel, route, &mut head)?;
+    headers::take_back(&mut head);
+    closing.pause = if head.may_pause() {
         route.stream_timeout
     } else {
         route.idle_timeout
@@ -275,9 +281,5 @@ fn accept(
             .deadline
             .get_or_insert_with(|| engine.deadlines.at(None));
     }
-    Ok(Answer {
-        parts,
-        body,
-        switch,
-    })
+    Ok(Answer { head, body, switch })
 }

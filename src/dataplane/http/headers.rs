@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::{BufMut, BytesMut};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header};
 use hyper::ext::Protocol as ConnectProtocol;
 
 use crate::base::fault::Fault;
@@ -27,6 +27,7 @@ use crate::dataplane::http::upgrade::Wish;
 use crate::dataplane::http::{Downstream, Engine};
 use crate::dataplane::route::Lookup;
 use crate::dataplane::snapshot::{Route, Snapshot};
+use crate::dataplane::upstream::head::{AnswerHead, Fields};
 use crate::telemetry::access_log::Protocol;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -539,16 +540,12 @@ fn remove_twins(fields: &mut HeaderMap) {
     }
 }
 
-/// Takes off an answer what was for the endpoint's connection alone; whether it is of the kind that may pause for
-/// long: an event stream or gRPC.
-pub fn take_back(parts: &mut response::Parts) -> bool {
-    let seen = Seen::among(&parts.headers);
-    if seen.has(Seen::HOP_BY_HOP) {
-        strip_hop_by_hop(&mut parts.headers, seen);
+/// Takes off an answer what was for the endpoint's connection alone; lines have come without.
+pub fn take_back(head: &mut AnswerHead) {
+    if let Fields::Map(fields) = head.fields() {
+        let seen = Seen::among(fields);
+        if seen.has(Seen::HOP_BY_HOP) {
+            strip_hop_by_hop(head.map(), seen);
+        }
     }
-    seen.has(Seen::CONTENT_TYPE)
-        && parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
-            let kind = kind.as_bytes();
-            kind.starts_with(b"text/event-stream") || kind.starts_with(b"application/grpc")
-        })
 }

@@ -31,6 +31,7 @@ use crate::dataplane::http::body::RequestBody;
 use crate::dataplane::http::upgrade::Pending;
 use crate::dataplane::snapshot::{Held, ListenerPlan, Reader};
 use crate::dataplane::upstream::client::Connections;
+use crate::dataplane::upstream::head::AnswerHead;
 use crate::telemetry::access_log::Record;
 use crate::telemetry::request_id::RequestIds;
 use crate::telemetry::worker_log::WorkerLog;
@@ -86,6 +87,15 @@ impl Engine {
         record.tls = facts.secure.as_ref().map(|secure| secure.version);
         record
     }
+}
+
+/// An answer as a codec gets it.
+#[derive(Debug)]
+pub struct Reply<B> {
+    /// Status and fields.
+    pub head: AnswerHead,
+    /// The body.
+    pub body: B,
 }
 
 /// One client connection, as its exchanges see it.

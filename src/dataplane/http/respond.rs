@@ -16,9 +16,10 @@ use crate::dataplane::http::forward::Answer;
 use crate::dataplane::http::headers::Inbound;
 use crate::dataplane::http::seen::Seen;
 use crate::dataplane::http::upgrade;
-use crate::dataplane::http::{Downstream, Engine};
+use crate::dataplane::http::{Downstream, Engine, Reply};
 use crate::dataplane::snapshot::Snapshot;
 use crate::dataplane::upstream::answer::AnswerBody;
+use crate::dataplane::upstream::head::AnswerHead;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -88,29 +89,33 @@ pub fn answer(
     answer: Answer,
     style: Style,
     mut closing: Box<Closing>,
-) -> Response<ResponseBody> {
+) -> Reply<ResponseBody> {
     let Answer {
-        mut parts,
+        mut head,
         body,
         switch,
     } = answer;
-    closing.record.status = Some(parts.status.as_u16());
+    closing.record.status = Some(head.status.as_u16());
     if let Some(switch) = switch {
-        return upgrade::begin(engine, downstream, parts, *switch, closing);
+        return upgrade::begin(engine, downstream, head, *switch, closing);
     }
     let body = if style.bodiless {
-        measured(&mut parts.headers, body)
+        measured(&mut head, body)
     } else {
         body
     };
-    Response::from_parts(parts, ResponseBody::new(body, closing))
+    Reply {
+        head,
+        body: ResponseBody::new(body, closing),
+    }
 }
 
 /// Takes a body of ours off the answer to HEAD and leaves its length (RFC 9110 §9.3.2).
-fn measured(fields: &mut HeaderMap, body: AnswerBody<RequestBody>) -> AnswerBody<RequestBody> {
+fn measured(head: &mut AnswerHead, body: AnswerBody<RequestBody>) -> AnswerBody<RequestBody> {
     match body {
         AnswerBody::Whole(bytes) if !bytes.is_empty() => {
-            fields.insert(header::CONTENT_LENGTH, bytes.len().into());
+            head.map()
+                .insert(header::CONTENT_LENGTH, bytes.len().into());
             AnswerBody::empty()
         }
         body => body,
@@ -118,7 +123,7 @@ fn measured(fields: &mut HeaderMap, body: AnswerBody<RequestBody>) -> AnswerBody
 }
 
 /// The answer that a fault becomes.
-pub fn fault(fault: Fault, style: Style, mut closing: Box<Closing>) -> Response<ResponseBody> {
+pub fn fault(fault: Fault, style: Style, mut closing: Box<Closing>) -> Reply<ResponseBody> {
     closing.record.fault.get_or_insert(fault);
     let (mut response, logged) = match style.form {
         Form::Grpc => (grpc(fault), StatusCode::OK.as_u16()),
@@ -133,15 +138,16 @@ pub fn fault(fault: Fault, style: Style, mut closing: Box<Closing>) -> Response<
         fields.insert(header::RETRY_AFTER, RETRY_AFTER);
     }
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    let Answer {
-        mut parts, body, ..
-    } = Answer::own(response);
+    let Answer { mut head, body, .. } = Answer::own(response);
     let body = if style.bodiless {
-        measured(&mut parts.headers, body)
+        measured(&mut head, body)
     } else {
         body
     };
-    Response::from_parts(parts, ResponseBody::new(body, closing))
+    Reply {
+        head,
+        body: ResponseBody::new(body, closing),
+    }
 }
 
 fn proxy_status(fault: Fault) -> Option<HeaderValue> {

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use http::Request;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
@@ -29,7 +29,7 @@ use crate::dataplane::http::exchange::exchange;
 use crate::dataplane::http::framing::{self, TARGET_BYTES};
 use crate::dataplane::http::headers::Inbound;
 use crate::dataplane::http::http1::{Connection, Ended, Vitals};
-use crate::dataplane::http::{Downstream, Engine, Flow};
+use crate::dataplane::http::{Downstream, Engine, Flow, Reply};
 use crate::dataplane::snapshot::{Limits, Timeouts};
 
 /// HTTP/2 windows of a stream and of a connection, and what a stream may buffer that its client does not take.
@@ -155,7 +155,15 @@ where
                 Rc::clone(&downstream),
                 inbound,
             ));
-            async move { Ok::<_, Infallible>(exchange.await) }
+            let stock = Rc::clone(&engine.stock);
+            async move {
+                let Reply { mut head, body } = exchange.await;
+                let mut response = Response::new(body);
+                *response.status_mut() = head.status;
+                head.map_in(|| stock.take_fields());
+                *response.headers_mut() = head.into_map();
+                Ok::<_, Infallible>(response)
+            }
         })
     };
     let (gather, outlet) = Gather::new(io);

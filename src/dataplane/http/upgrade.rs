@@ -15,7 +15,7 @@ use aws_lc_rs::{digest, rand};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header, response};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use hyper::ext::Protocol as ConnectProtocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -27,9 +27,10 @@ use crate::base::drain::Phase;
 use crate::base::fault::Fault;
 use crate::dataplane::http::body::{Closing, ResponseBody};
 use crate::dataplane::http::headers::Inbound;
-use crate::dataplane::http::{Downstream, Engine};
+use crate::dataplane::http::{Downstream, Engine, Reply};
 use crate::dataplane::snapshot::Route;
 use crate::dataplane::upstream::client::Tunnel;
+use crate::dataplane::upstream::head::AnswerHead;
 
 /// Bytes that a tunnel holds in each direction.
 const BUFFER: usize = 16 << 10;
@@ -131,10 +132,7 @@ impl Wish {
     }
 
     /// Whether the endpoint switches to what was asked for.
-    fn is_granted(&self, answer: &response::Parts) -> bool {
-        let Some(agreed) = answer.headers.get(header::UPGRADE) else {
-            return false;
-        };
+    fn is_granted(&self, agreed: &HeaderValue, answer: &HeaderMap) -> bool {
         match self {
             Self::None => false,
             Self::Http1 { protocol } => protocol
@@ -144,7 +142,6 @@ impl Wish {
             Self::Connect { key, .. } => {
                 agreed.as_bytes().eq_ignore_ascii_case(b"websocket")
                     && answer
-                        .headers
                         .get(header::SEC_WEBSOCKET_ACCEPT)
                         .is_some_and(|accept| accept.as_bytes() == accept_for(key).as_bytes())
             }
@@ -181,13 +178,13 @@ pub fn judge(
     wish: Wish,
     endpoint: Option<Tunnel>,
     route: &Route,
-    parts: &response::Parts,
+    head: &mut AnswerHead,
 ) -> Result<Option<Box<Switch>>, Fault> {
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        let agreed = parts
-            .headers
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        let fields = head.map();
+        let agreed = fields
             .get(header::UPGRADE)
-            .filter(|_| wish.is_granted(parts));
+            .filter(|agreed| wish.is_granted(agreed, fields));
         let (Some(endpoint), Some(agreed)) = (endpoint, agreed) else {
             return Err(Fault::ResponseMalformed);
         };
@@ -200,8 +197,8 @@ pub fn judge(
         })));
     }
     // A success would tell an HTTP/2 client that its tunnel is open (RFC 8441 §5).
-    let hollow = matches!(wish, Wish::Connect { .. }) && parts.status.is_success();
-    if parts.status.is_informational() || hollow {
+    let hollow = matches!(wish, Wish::Connect { .. }) && head.status.is_success();
+    if head.status.is_informational() || hollow {
         return Err(Fault::ResponseMalformed);
     }
     Ok(None)
@@ -211,10 +208,10 @@ pub fn judge(
 pub fn begin(
     engine: &Engine,
     downstream: &Rc<Downstream>,
-    mut parts: response::Parts,
+    mut head: AnswerHead,
     switch: Switch,
     mut closing: Box<Closing>,
-) -> Response<ResponseBody> {
+) -> Reply<ResponseBody> {
     closing.record.upgraded = true;
     closing.record.ended = None;
     let Switch {
@@ -233,15 +230,14 @@ pub fn begin(
     match wish {
         Wish::None => {}
         Wish::Http1 { .. } => {
-            parts
-                .headers
-                .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            parts.headers.insert(header::UPGRADE, agreed);
+            let fields = head.map();
+            fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            fields.insert(header::UPGRADE, agreed);
             *downstream.tunnel.borrow_mut() = Some(pending);
         }
         Wish::Connect { client, .. } => {
-            parts.status = StatusCode::OK;
-            parts.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+            head.status = StatusCode::OK;
+            head.map().remove(header::SEC_WEBSOCKET_ACCEPT);
             tokio::task::spawn_local(async move {
                 match client.await {
                     Ok(client) => pending.run(TokioIo::new(client), Bytes::new()).await,
@@ -250,7 +246,10 @@ pub fn begin(
             });
         }
     }
-    Response::from_parts(parts, ResponseBody::detached())
+    Reply {
+        head,
+        body: ResponseBody::detached(),
+    }
 }
 
 impl Pending {

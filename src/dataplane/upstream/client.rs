@@ -15,8 +15,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::uri::Scheme;
-use http::{StatusCode, response};
 use http_body::Body;
 use hyper::client::conn::http2::SendRequest;
 use tokio::sync::Notify;
@@ -28,6 +28,7 @@ use crate::dataplane::tls::{Alpn, Stream};
 use crate::dataplane::upstream::answer::AnswerBody;
 use crate::dataplane::upstream::connect::{self, Dialled, Parked};
 use crate::dataplane::upstream::endpoint::{Endpoint, Protocol};
+use crate::dataplane::upstream::head::AnswerHead;
 use crate::dataplane::upstream::http1::{self, Draft, Failure, Rest, Wire};
 use crate::dataplane::upstream::http2;
 
@@ -181,7 +182,7 @@ impl<B> Home<B> {
 #[derive(Debug)]
 pub struct Answered<B> {
     /// Status and fields.
-    pub parts: response::Parts,
+    pub head: AnswerHead,
     /// The body.
     pub body: AnswerBody<B>,
     /// The connection, if the endpoint has switched protocols.
@@ -504,7 +505,7 @@ where
         } = self.wants;
         match self.kind {
             Kind::Http1(wire, shelf) => {
-                let http1::Answer { parts, rest } =
+                let http1::Answer { head, rest } =
                     http1::exchange(wire, draft, header_bytes, inform).await?;
                 if self.reused {
                     shelf.is_proven.set(true);
@@ -522,11 +523,7 @@ where
                         (AnswerBody::empty(), Some(Tunnel { stream, early }))
                     }
                 };
-                Ok(Answered {
-                    parts,
-                    body,
-                    tunnel,
-                })
+                Ok(Answered { head, body, tunnel })
             }
             Kind::Http2(mut sender, stream) => {
                 let response = http2::exchange(&mut sender, draft, scheme, repeatable).await?;
@@ -537,7 +534,7 @@ where
                     AnswerBody::Http2(body, stream)
                 };
                 Ok(Answered {
-                    parts,
+                    head: parts.into(),
                     body,
                     tunnel: None,
                 })

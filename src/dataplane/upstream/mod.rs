@@ -9,6 +9,7 @@ pub mod answer;
 pub mod client;
 pub mod connect;
 pub mod endpoint;
+pub mod head;
 pub mod http1;
 pub mod http2;
 pub mod pick;

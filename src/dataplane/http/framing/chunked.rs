@@ -5,8 +5,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::class;
 use crate::base::fault::Fault;
+use crate::base::octets;
 
 /// No chunk needs more; sixteen would overflow what the codec adds up.
 const SIZE_DIGITS: u8 = 15;
@@ -99,7 +99,7 @@ impl Chunked {
                 continue;
             };
             let (name, value) = line.split_at_checked(colon).unwrap_or_default();
-            let value = class::trim(value.get(1..).unwrap_or_default());
+            let value = octets::trim(value.get(1..).unwrap_or_default());
             // Both were judged byte by byte, by rules that are no laxer.
             if let (Ok(name), Ok(value)) =
                 (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
@@ -169,17 +169,17 @@ impl Chunked {
             return Err(Fault::BodyMalformed);
         }
         let next = match (self.at, byte) {
-            (At::LineStart, _) if class::is_token(byte) => {
+            (At::LineStart, _) if octets::is_token(byte) => {
                 self.trailer_fields += 1;
                 if self.trailer_fields > TRAILER_FIELDS {
                     return Err(Fault::BodyMalformed);
                 }
                 At::Name
             }
-            (At::Name, _) if class::is_token(byte) => At::Name,
+            (At::Name, _) if octets::is_token(byte) => At::Name,
             (At::Name, b':') => At::Value,
             (At::Value, b'\r') => return Ok(At::ValueLf),
-            (At::Value, _) if class::is_value(&[byte]) => At::Value,
+            (At::Value, _) if octets::is_value(&[byte]) => At::Value,
             (At::ValueLf, b'\n') => At::LineStart,
             _ => return Err(Fault::BodyMalformed),
         };

@@ -1,11 +1,12 @@
 //! Which bytes may stand where in a request: one table look-up or one vector pass a question.
 //!
-//! Called by the scanners of heads and chunked bodies. RFC 9110 §5.5 and §5.6.2, RFC 3986 §3.
+//! Called by the scanner of heads, beside `base::octets`. RFC 3986 §3.
 
-const TOKEN: u8 = 1;
-const PATH: u8 = 2;
-const QUERY: u8 = 4;
-const HOST: u8 = 8;
+use crate::base::octets::{self, HIGHS};
+
+const PATH: u8 = 1;
+const QUERY: u8 = 2;
+const HOST: u8 = 4;
 
 static CLASSES: [u8; 256] = classes();
 
@@ -15,9 +16,6 @@ const fn classes() -> [u8; 256] {
     while byte < 0x7F {
         let alphanumeric = byte.is_ascii_alphanumeric();
         let mut class = 0;
-        if alphanumeric || is_in(b"!#$%&'*+-.^_`|~", byte) {
-            class |= TOKEN;
-        }
         // What the type of a target takes, no more: a head must not pass and then turn out to be none.
         if byte > b' ' && !is_in(b"#<>?`", byte) {
             class |= PATH;
@@ -50,48 +48,13 @@ fn has(byte: u8, class: u8) -> bool {
     CLASSES[usize::from(byte)] & class != 0
 }
 
-/// Whether the byte may stand in a token, thus in a method or a field name.
-#[inline]
-pub(super) fn is_token(byte: u8) -> bool {
-    has(byte, TOKEN)
-}
-
-/// Whether all bytes may stand in a field value: no control but HTAB (RFC 9110 §5.5).
-#[inline]
-pub(super) fn is_value(bytes: &[u8]) -> bool {
-    let is_odd = |byte: &u8| (*byte < b' ' && *byte != b'\t') || *byte == 0x7F;
-    // Words that hold an HTAB are rare: they are looked at byte by byte.
-    all_words(bytes, |word| !has_control(word)) || !bytes.iter().any(is_odd)
-}
-
 /// Whether all bytes may stand in a request line: visible ASCII and SP.
 #[inline]
 pub(super) fn is_line(bytes: &[u8]) -> bool {
     let is_odd = |byte: &u8| *byte < b' ' || *byte >= 0x7F;
-    all_words(bytes, |word| !has_control(word) && word & HIGHS == 0) || !bytes.iter().any(is_odd)
-}
-
-const ONES: u64 = u64::from_ne_bytes([1; 8]);
-const HIGHS: u64 = ONES << 7;
-
-/// Whether any of the eight bytes is below 0x20 or is DEL.
-#[inline]
-fn has_control(word: u64) -> bool {
-    // Subtracting borrows into a byte's high bit where the byte is smaller; whether there is any such byte
-    // is exact, only which it is would not be.
-    let below = word.wrapping_sub(ONES * 0x20) & !word;
-    let del = word ^ (ONES * 0x7F);
-    let del = del.wrapping_sub(ONES) & !del;
-    (below | del) & HIGHS != 0
-}
-
-/// Whether `fits` holds for all words of the bytes, the last overlapping; never if there is no whole word.
-#[inline]
-fn all_words(bytes: &[u8], fits: impl Fn(u64) -> bool) -> bool {
-    let (words, _) = bytes.as_chunks();
-    bytes.last_chunk().is_some_and(|last| {
-        fits(u64::from_ne_bytes(*last)) && words.iter().all(|word| fits(u64::from_ne_bytes(*word)))
-    })
+    octets::all_words(bytes, |word| {
+        !octets::has_control(word) && word & HIGHS == 0
+    }) || !bytes.iter().any(is_odd)
 }
 
 /// Whether this is a path, maybe with a query, without a fragment.
@@ -146,25 +109,6 @@ fn is_port(digits: &[u8]) -> bool {
         && number(digits) <= u32::from(u16::MAX)
 }
 
-/// Takes the optional white space off both ends (RFC 9110 §5.6.3).
-#[inline]
-pub(super) fn trim(bytes: &[u8]) -> &[u8] {
-    let mut bytes = trim_start(bytes);
-    while let [rest @ .., b' ' | b'\t'] = bytes {
-        bytes = rest;
-    }
-    bytes
-}
-
-/// Takes it off the beginning.
-#[inline]
-pub(super) fn trim_start(mut bytes: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] = bytes {
-        bytes = rest;
-    }
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,9 +142,8 @@ mod tests {
                 for at in [0, length / 2, length - 1] {
                     let mut bytes = vec![b'x'; length];
                     bytes[at] = byte;
-                    let is_control = byte.is_ascii_control();
-                    assert_eq!(is_value(&bytes), !is_control || byte == b'\t', "{bytes:?}");
-                    assert_eq!(is_line(&bytes), !is_control && byte.is_ascii(), "{bytes:?}");
+                    let fits = !byte.is_ascii_control() && byte.is_ascii();
+                    assert_eq!(is_line(&bytes), fits, "{bytes:?}");
                 }
             }
         }
@@ -222,11 +165,5 @@ mod tests {
                 assert_eq!(is_path_and_query(&text), fits, "{prefix}{byte:#x}");
             }
         }
-    }
-
-    #[test]
-    fn white_space_goes_from_both_ends_only() {
-        assert_eq!(trim(b" \ta b\t "), b"a b");
-        assert_eq!(trim(b" \t "), b"");
     }
 }

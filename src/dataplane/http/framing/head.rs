@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use super::{Limits, class};
 use crate::base::fault::Fault;
+use crate::base::octets;
 
 /// Empty lines that a client may send ahead of a request (RFC 9112 §2.2).
 const BLANK_LINES: u8 = 4;
@@ -140,7 +141,7 @@ impl Head {
         }
         let (method, rest) = split(line, b' ').ok_or(MALFORMED)?;
         let (target, version) = split(rest, b' ').ok_or(MALFORMED)?;
-        if method.is_empty() || !method.iter().all(|byte| class::is_token(*byte)) {
+        if method.is_empty() || !method.iter().all(|byte| octets::is_token(*byte)) {
             return Err(MALFORMED);
         }
         let target_start = start + method.len() + 1;
@@ -193,18 +194,18 @@ impl Head {
         // A folded line (RFC 9112 §5.2) begins with white space, thus has no name.
         let length = line
             .iter()
-            .position(|byte| !class::is_token(*byte))
+            .position(|byte| !octets::is_token(*byte))
             .unwrap_or_default();
         let (name, rest) = line.split_at(length);
         let Some((b':', value)) = rest.split_first() else {
             return Err(Fault::RequestMalformed);
         };
-        if name.is_empty() || !class::is_value(value) {
+        if name.is_empty() || !octets::is_value(value) {
             return Err(Fault::RequestMalformed);
         }
-        let trimmed = class::trim_start(value);
+        let trimmed = octets::trim_start(value);
         let value_start = start + line.len() - trimmed.len();
-        let trimmed = class::trim(trimmed);
+        let trimmed = octets::trim(trimmed);
         self.fields.push(Field {
             name: range(start, name.len()),
             value: range(value_start, trimmed.len()),
@@ -213,7 +214,7 @@ impl Head {
             2 if name.eq_ignore_ascii_case(b"te") => {
                 self.takes_trailers |= members(value).any(|coding| {
                     let coding = coding.split(|byte| *byte == b';').next();
-                    is(class::trim(coding.unwrap_or_default()), b"trailers")
+                    is(octets::trim(coding.unwrap_or_default()), b"trailers")
                 });
             }
             4 if name.eq_ignore_ascii_case(b"host") => self.host(trimmed, value_start),
@@ -254,7 +255,7 @@ impl Head {
         let has_gap = members(value).any(<[u8]>::is_empty);
         self.coding = match self.coding {
             Coding::None if has_gap || chunked.count() > 1 => Coding::Spoiled,
-            Coding::None if is(class::trim(value), b"chunked") => Coding::Chunked,
+            Coding::None if is(octets::trim(value), b"chunked") => Coding::Chunked,
             Coding::None => Coding::Unknown,
             Coding::Chunked | Coding::Unknown | Coding::Spoiled => Coding::Spoiled,
         };
@@ -376,7 +377,7 @@ fn split(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
 }
 
 fn members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
-    list.split(|byte| *byte == b',').map(class::trim)
+    list.split(|byte| *byte == b',').map(octets::trim)
 }
 
 fn is(value: &[u8], word: &[u8]) -> bool {

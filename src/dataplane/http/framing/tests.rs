@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::octets;
 
 /// What a stream of bytes came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -593,7 +594,7 @@ proptest! {
                 for (line, field) in lines.iter().zip(&*request.headers) {
                     let (name, value) = line.split_once(':').unwrap();
                     prop_assert_eq!(name, field.name);
-                    prop_assert_eq!(class::trim(value.as_bytes()), class::trim(field.value));
+                    prop_assert_eq!(octets::trim(value.as_bytes()), octets::trim(field.value));
                 }
             }
             prop_assert!(Method::from_bytes(request.method.unwrap().as_bytes()).is_ok());

@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::response::Parts;
 use http::{HeaderMap, HeaderName, StatusCode, header};
 use http_body::{Body, Frame};
 use hyper::ext::ReasonPhrase;
@@ -15,6 +14,8 @@ use hyper::ext::ReasonPhrase;
 use super::head::Asked;
 use super::outbox::Outbox;
 use super::{HTTP1_BUFFER, Stock, WRITE_BYTES};
+use crate::dataplane::http::Reply;
+use crate::dataplane::upstream::head::{AnswerHead, Fields};
 
 /// An answer whose head is written.
 #[derive(Debug)]
@@ -58,21 +59,30 @@ impl<B: Body<Data = Bytes>> Answer<B> {
     pub(super) fn begin(
         outbox: &mut Outbox,
         stock: &Stock,
-        parts: Parts,
-        body: B,
+        reply: Reply<B>,
         asked: Asked,
         keeps_alive: bool,
     ) -> Self {
-        let mut head = Head {
+        let Reply { mut head, body } = reply;
+        let length = Length::of(head.status, &body, asked);
+        if let Fields::Lines(lines) = head.fields()
+            && !length.agrees(lines.length)
+        {
+            // One of them is to be left out.
+            head.map();
+        }
+        let mut writing = Writing {
             stock,
-            parts: &parts,
+            head: &head,
             asked,
-            length: Length::of(&parts, &body, asked),
+            length,
             is_last: !keeps_alive,
         };
-        let framing = outbox.write(|out| head.write(out));
-        let is_last = head.is_last;
-        stock.give_fields(parts.headers);
+        let framing = outbox.write(|out| writing.write(out));
+        let is_last = writing.is_last;
+        if let Fields::Map(_) = head.fields() {
+            stock.give_fields(head.into_map());
+        }
         Self {
             body,
             framing,
@@ -171,10 +181,10 @@ enum Length {
 }
 
 impl Length {
-    fn of<B: Body>(parts: &Parts, body: &B, asked: Asked) -> Self {
-        let may_state = asked.is_head || parts.status == StatusCode::NOT_MODIFIED;
+    fn of<B: Body>(status: StatusCode, body: &B, asked: Asked) -> Self {
+        let may_state = asked.is_head || status == StatusCode::NOT_MODIFIED;
         let is_bodiless =
-            may_state || parts.status.is_informational() || parts.status == StatusCode::NO_CONTENT;
+            may_state || status.is_informational() || status == StatusCode::NO_CONTENT;
         if is_bodiless {
             Self::None { may_state }
         } else if body.is_end_stream() {
@@ -183,18 +193,27 @@ impl Length {
             Self::Stated(body.size_hint().exact())
         }
     }
+
+    /// Whether a head that states `length` may go as it is.
+    fn agrees(self, length: Option<u64>) -> bool {
+        match self {
+            Self::None { may_state: true } | Self::Stated(_) => true,
+            Self::None { may_state: false } => length.is_none(),
+            Self::Known(known) => length.is_none() || length == known,
+        }
+    }
 }
 
 /// A head about to be written.
-struct Head<'a> {
+struct Writing<'a> {
     stock: &'a Stock,
-    parts: &'a Parts,
+    head: &'a AnswerHead,
     asked: Asked,
     length: Length,
     is_last: bool,
 }
 
-impl Head<'_> {
+impl Writing<'_> {
     /// Writes it, and tells how its body is framed.
     fn write(&mut self, out: &mut Vec<u8>) -> Framing {
         let start = out.len();
@@ -210,31 +229,25 @@ impl Head<'_> {
 
     /// The same; `None` if it turns out on the way that the head states no length that could be believed.
     fn try_write(&mut self, out: &mut Vec<u8>) -> Option<Framing> {
-        let reason = self.parts.extensions.get::<ReasonPhrase>();
-        write_status(out, self.parts.status, reason, self.asked.is_http_10);
-        let switches = self.parts.status == StatusCode::SWITCHING_PROTOCOLS;
-        let mut stated = None;
-        let mut has_date = false;
-        for (name, value) in &self.parts.headers {
-            let name = name.as_str();
-            let value = value.as_bytes();
-            match name.len() {
-                4 if name == "date" => has_date = true,
-                10 if name == "connection" && !switches => {
-                    self.is_last |= closes(value);
-                    continue;
+        let status = self.head.status;
+        let reason = self.head.reason.as_deref();
+        write_status(out, status, reason, self.asked.is_http_10);
+        let switches = status == StatusCode::SWITCHING_PROTOCOLS;
+        let Stated {
+            length: stated,
+            has_date,
+        } = match self.head.fields() {
+            Fields::Lines(lines) => {
+                for run in lines.iter() {
+                    out.extend_from_slice(run);
                 }
-                14 if name == "content-length" => match self.length {
-                    Length::None { may_state: true } => {}
-                    Length::None { may_state: false } | Length::Known(_) => continue,
-                    Length::Stated(_) if stated.is_some() => return None,
-                    Length::Stated(_) => stated = Some(length_of(value)?),
-                },
-                17 if name == "transfer-encoding" => continue,
-                _ => {}
+                Stated {
+                    length: lines.length,
+                    has_date: lines.has_date,
+                }
             }
-            write_field(out, name.as_bytes(), value);
-        }
+            Fields::Map(fields) => self.write_fields(out, fields)?,
+        };
         let framing = match (self.length, stated) {
             (Length::None { .. }, _) => Framing::None,
             (_, Some(length)) | (Length::Stated(Some(length)) | Length::Known(Some(length)), _) => {
@@ -267,6 +280,40 @@ impl Head<'_> {
         out.extend_from_slice(b"\r\n");
         Some(framing)
     }
+
+    /// Writes the fields one by one; what they state of the body.
+    fn write_fields(&mut self, out: &mut Vec<u8>, fields: &HeaderMap) -> Option<Stated> {
+        let switches = self.head.status == StatusCode::SWITCHING_PROTOCOLS;
+        let mut stated = Stated::default();
+        for (name, value) in fields {
+            let name = name.as_str();
+            let value = value.as_bytes();
+            match name.len() {
+                4 if name == "date" => stated.has_date = true,
+                10 if name == "connection" && !switches => {
+                    self.is_last |= closes(value);
+                    continue;
+                }
+                14 if name == "content-length" => match self.length {
+                    Length::None { may_state: true } => {}
+                    Length::None { may_state: false } | Length::Known(_) => continue,
+                    Length::Stated(_) if stated.length.is_some() => return None,
+                    Length::Stated(_) => stated.length = Some(length_of(value)?),
+                },
+                17 if name == "transfer-encoding" => continue,
+                _ => {}
+            }
+            write_field(out, name.as_bytes(), value);
+        }
+        Some(stated)
+    }
+}
+
+/// What the fields of a head state.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stated {
+    length: Option<u64>,
+    has_date: bool,
 }
 
 /// The length that a head states.
@@ -440,7 +487,9 @@ mod tests {
         let (parts, ()) = response.body(()).unwrap().into_parts();
         let (mut outbox, stock) = (Outbox::default(), Stock::default());
         let keeps_alive = asked.keeps_alive;
-        let mut answer = Answer::begin(&mut outbox, &stock, parts, body, asked, keeps_alive);
+        let head = parts.into();
+        let reply = Reply { head, body };
+        let mut answer = Answer::begin(&mut outbox, &stock, reply, asked, keeps_alive);
         let mut cx = Context::from_waker(Waker::noop());
         let gathered = answer.gather(&mut cx, &mut outbox);
         let mut out = Vec::new();

@@ -57,15 +57,15 @@ pub struct Stock {
 }
 
 impl Stock {
-    /// An empty map.
-    fn take_fields(&self) -> HeaderMap {
+    /// An empty map, with room if there is one at hand.
+    pub fn take_fields(&self) -> HeaderMap {
         self.fields.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes a map back.
-    fn give_fields(&self, mut fields: HeaderMap) {
+    /// Takes a map back that nobody needs any more.
+    pub fn give_fields(&self, mut fields: HeaderMap) {
         let mut spare = self.fields.borrow_mut();
-        if spare.len() < SPARE_MAPS {
+        if fields.capacity() > 0 && spare.len() < SPARE_MAPS {
             fields.clear();
             spare.push(fields);
         }

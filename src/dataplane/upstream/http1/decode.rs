@@ -5,11 +5,13 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use httparse::{ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
 use crate::base::fault::Fault;
+use crate::base::octets;
+use crate::dataplane::upstream::head::{AnswerHead, Fields, Lines, is_stream};
 
 /// Fields of an answer's head.
 pub const RESPONSE_FIELDS: usize = 256;
@@ -25,10 +27,10 @@ pub(super) enum Framing {
     UntilClose,
 }
 
-/// The head of an answer.
+/// A head that was read.
 #[derive(Debug)]
-pub(super) struct Head {
-    pub(super) parts: response::Parts,
+pub(super) struct Decoded {
+    pub(super) head: AnswerHead,
     pub(super) framing: Framing,
     /// Whether another exchange may follow on the connection.
     pub(super) keeps_alive: bool,
@@ -52,7 +54,8 @@ struct Said {
 
 /// Reads a head; `None` when more of it has to come. `bodiless` says that it answers HEAD.
 ///
-/// The fields of a final answer take the room of `spent`, those of the request, which nobody needs any more then.
+/// Fields of a final answer that do not stay lines take the room of `spent`, those of the request, which nobody needs any
+/// more then.
 ///
 /// # Errors
 /// [`Fault::ResponseMalformed`], [`Fault::ResponseHeaderTooLarge`].
@@ -61,7 +64,65 @@ pub(super) fn head(
     limit: usize,
     bodiless: bool,
     spent: &mut HeaderMap,
-) -> Result<Option<Head>, Fault> {
+) -> Result<Option<Decoded>, Fault> {
+    match usual(came, limit, bodiless) {
+        Some(decoded) => Ok(Some(decoded)),
+        None => any(came, limit, bodiless, spent),
+    }
+}
+
+/// Reads a head of the form that nearly all have, and leaves its fields where they are.
+///
+/// `None` for every other: one that is not whole, that is odd, or that may not pass. What it takes, [`any`] takes in the same
+/// sense.
+fn usual(came: &Bytes, limit: usize, bodiless: bool) -> Option<Decoded> {
+    let text = came.get(..limit.min(came.len()))?;
+    let (code, rest) = text.strip_prefix(b"HTTP/1.1 ")?.split_first_chunk::<3>()?;
+    let status = StatusCode::from_bytes(code).ok()?;
+    if status.is_informational() || status == StatusCode::NO_CONTENT {
+        return None;
+    }
+    let reason = status.canonical_reason()?.as_bytes();
+    let rest = rest.strip_prefix(b" ")?.strip_prefix(reason)?;
+    let mut rest = rest.strip_prefix(b"\r\n")?;
+    let mut lines = Lines::new(came.clone());
+    let mut said = Said::default();
+    let mut run = text.len() - rest.len();
+    let mut count = 0;
+    loop {
+        let start = text.len() - rest.len();
+        if let Some(behind) = rest.strip_prefix(b"\r\n") {
+            lines.push(run..start);
+            lines.length = said.length;
+            let framing = framing(status, bodiless, true, &said).ok()?;
+            return Some(Decoded {
+                head: AnswerHead::new(status, Fields::Lines(lines)),
+                framing,
+                keeps_alive: framing != Framing::UntilClose && !said.closes,
+                bytes: text.len() - behind.len(),
+            });
+        }
+        let (name, behind) = rest.split_at(rest.iter().position(|byte| !octets::is_token(*byte))?);
+        let behind = behind.strip_prefix(b":")?;
+        let (value, behind) = behind.split_at(octets::find_control(behind)?);
+        rest = behind.strip_prefix(b"\r\n")?;
+        count += 1;
+        if name.is_empty() || count > RESPONSE_FIELDS {
+            return None;
+        }
+        if !said.passes(name, octets::trim(value), &mut lines)? {
+            lines.push(run..start);
+            run = text.len() - rest.len();
+        }
+    }
+}
+
+fn any(
+    came: &Bytes,
+    limit: usize,
+    bodiless: bool,
+    spent: &mut HeaderMap,
+) -> Result<Option<Decoded>, Fault> {
     let mut space = [const { MaybeUninit::uninit() }; RESPONSE_FIELDS];
     let mut response = httparse::Response::new(&mut []);
     let parsed =
@@ -102,25 +163,16 @@ pub(super) fn head(
         // They have no body, and a length would be one more thing to disagree about (RFC 9110 §8.6).
         fields.remove(header::CONTENT_LENGTH);
     }
-    let (mut parts, ()) = http::Response::new(()).into_parts();
-    parts.status = status;
-    parts.headers = fields;
-    parts.version = if is_http_11 {
-        Version::HTTP_11
-    } else {
-        Version::HTTP_10
-    };
-    if let Some(reason) = response
+    let mut head = AnswerHead::new(status, Fields::Map(fields));
+    head.reason = response
         .reason
         .filter(|reason| !reason.is_empty() && Some(*reason) != status.canonical_reason())
-        && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
-    {
-        parts.extensions.insert(reason);
-    }
+        .and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok())
+        .map(Box::new);
     let keeps_alive =
         framing != Framing::UntilClose && !said.closes && (is_http_11 || said.keeps_alive);
-    Ok(Some(Head {
-        parts,
+    Ok(Some(Decoded {
+        head,
         framing,
         keeps_alive,
         bytes,
@@ -128,6 +180,38 @@ pub(super) fn head(
 }
 
 impl Said {
+    /// Takes note of a field of a usual head; whether it goes to the client. `None` if it makes the head an unusual one.
+    #[inline]
+    fn passes(&mut self, name: &[u8], value: &[u8], lines: &mut Lines) -> Option<bool> {
+        let is = |word: &[u8]| name.eq_ignore_ascii_case(word);
+        match name.len() {
+            2 if is(b"te") => return Some(false),
+            4 if is(b"date") => lines.has_date = true,
+            7 if is(b"upgrade") => return Some(false),
+            10 if is(b"connection") => {
+                let closes = value.eq_ignore_ascii_case(b"close");
+                self.closes |= closes;
+                // Another option may name fields that are to go.
+                let is_known = closes || value.eq_ignore_ascii_case(b"keep-alive");
+                return is_known.then_some(false);
+            }
+            10 if is(b"keep-alive") => return Some(false),
+            12 if is(b"content-type") => lines.may_pause = is_stream(value),
+            14 if is(b"content-length") => {
+                let length = length(value)?;
+                return self.length.replace(length).is_none().then_some(true);
+            }
+            16 if is(b"proxy-connection") => return Some(false),
+            17 if is(b"transfer-encoding") => {
+                let is_known = !self.is_chunked && value.eq_ignore_ascii_case(b"chunked");
+                self.is_chunked = true;
+                return is_known.then_some(false);
+            }
+            _ => {}
+        }
+        Some(true)
+    }
+
     /// Takes note of a field; whether it is to be kept.
     fn hears(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<bool, Fault> {
         if *name == header::CONTENT_LENGTH {
@@ -189,9 +273,11 @@ fn framing(
 
 #[cfg(test)]
 mod tests {
+    use proptest::{bool, collection, prop_assert_eq, proptest, sample};
+
     use super::*;
 
-    fn read(text: &str) -> Result<Option<Head>, Fault> {
+    fn read(text: &str) -> Result<Option<Decoded>, Fault> {
         let mut fields = HeaderMap::new();
         head(
             &Bytes::copy_from_slice(text.as_bytes()),
@@ -209,7 +295,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\n"
         };
         let got = read(&format!("{line}{fields}\r\n"));
-        let got = got.map(|head| head.map(|head| (head.framing, head.keeps_alive)).unwrap());
+        let got = got.map(|read| read.map(|read| (read.framing, read.keeps_alive)).unwrap());
         assert_eq!(got, expected, "{fields:?}");
     }
 
@@ -290,12 +376,105 @@ mod tests {
     #[test]
     fn a_reason_of_its_own_is_kept() {
         let reason = |text| {
-            let head = read(text).unwrap().unwrap();
-            let reason = head.parts.extensions.get::<ReasonPhrase>();
-            reason.map(|reason| reason.as_bytes().to_vec())
+            let read = read(text).unwrap().unwrap();
+            read.head.reason.map(|reason| reason.as_bytes().to_vec())
         };
         assert_eq!(reason("HTTP/1.1 200 Fine\r\n\r\n"), Some(b"Fine".to_vec()));
         assert_eq!(reason("HTTP/1.1 200 OK\r\n\r\n"), None);
         assert_eq!(reason("HTTP/1.1 200\r\n\r\n"), None);
+    }
+
+    /// What a head comes to: status, fields that pass, framing, whether the connection is kept, bytes.
+    type Sense = (StatusCode, Vec<(String, Vec<u8>)>, Framing, bool, usize);
+
+    fn sense(decoded: Decoded) -> Sense {
+        let mut head = decoded.head;
+        let (status, may_pause) = (head.status, head.may_pause());
+        let passes = |name: &str| {
+            let hop_by_hop = [
+                "te",
+                "upgrade",
+                "connection",
+                "keep-alive",
+                "proxy-connection",
+                "transfer-encoding",
+            ];
+            !hop_by_hop.contains(&name)
+        };
+        let mut fields: Vec<_> = head
+            .map()
+            .iter()
+            .filter(|(name, _)| passes(name.as_str()))
+            .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()))
+            .collect();
+        fields.sort();
+        assert_eq!(head.may_pause(), may_pause);
+        (
+            status,
+            fields,
+            decoded.framing,
+            decoded.keeps_alive,
+            decoded.bytes,
+        )
+    }
+
+    #[test]
+    fn a_usual_head_stays_lines() {
+        let text = "HTTP/1.1 200 OK\r\nDate: now\r\nConnection: keep-alive\r\nContent-Type: text/event-stream\r\n\
+                    X:  a b \r\nTransfer-Encoding: chunked\r\n\r\nrest";
+        let read = read(text).unwrap().unwrap();
+        let Fields::Lines(lines) = read.head.fields() else {
+            panic!("{:?}", read.head);
+        };
+        let kept: Vec<_> = lines.iter().collect();
+        assert_eq!(
+            kept,
+            [
+                &b"Date: now\r\n"[..],
+                b"Content-Type: text/event-stream\r\nX:  a b \r\n"
+            ]
+        );
+        assert!(lines.has_date && lines.may_pause && lines.length.is_none());
+        assert_eq!(
+            (read.framing, read.bytes),
+            (Framing::Chunked, text.len() - 4)
+        );
+    }
+
+    proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(4096))]
+
+        #[test]
+        fn a_usual_head_means_what_any_head_means(
+            status in sample::select(vec!["200 OK", "200 Fine", "204 No Content", "304 Not Modified", "101 Switching Protocols", "404 Not Found", "999 X"]),
+            lines in collection::vec(
+                (
+                    sample::select(vec![
+                        "Content-Length", "content-length", "Transfer-Encoding", "Connection", "Keep-Alive", "Date",
+                        "Content-Type", "TE", "Upgrade", "Proxy-Connection", "X-Other", "x_y", "", "A B", "\u{e9}",
+                    ]),
+                    sample::select(vec![": ", ":", " :", ":\t", ""]),
+                    sample::select(vec![
+                        "5", "6", "005", "chunked", "Chunked", "gzip, chunked", "close", "keep-alive", "close, x", "x",
+                        "text/event-stream", "text/plain", "", "a\tb", "a\u{e9}b", "a\0", "a\u{7f}", "  a  ",
+                    ]),
+                    sample::select(vec!["\r\n", "\r\n", "\r\n", "\n", "\r\n ", "\r", ""]),
+                ),
+                0..5,
+            ),
+            end in sample::select(vec!["\r\n", "\n", "", "\r\nbody"]),
+            bodiless in bool::ANY,
+            limit in 16_usize..200,
+        ) {
+            let mut text = format!("HTTP/1.1 {status}\r\n");
+            for (name, colon, value, line_end) in lines {
+                text.extend([name, colon, value, line_end]);
+            }
+            let came = Bytes::from(text + end);
+            if let Some(decoded) = usual(&came, limit, bodiless) {
+                let other = any(&came, limit, bodiless, &mut HeaderMap::new());
+                prop_assert_eq!(Some(sense(decoded)), other.unwrap().map(sense));
+            }
+        }
     }
 }

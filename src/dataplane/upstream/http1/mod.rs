@@ -16,14 +16,15 @@ use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode, response};
+use http::{HeaderMap, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use self::chunked::{Chunked, Step};
-use self::decode::{Framing, Head};
+use self::decode::{Decoded, Framing};
 use crate::base::fault::Fault;
 use crate::dataplane::tls::Stream;
+use crate::dataplane::upstream::head::AnswerHead;
 
 pub use self::decode::RESPONSE_FIELDS;
 
@@ -93,7 +94,7 @@ pub struct Failure {
 #[derive(Debug)]
 pub struct Answer<B> {
     /// Status and fields.
-    pub parts: response::Parts,
+    pub head: AnswerHead,
     /// The body.
     pub rest: Rest<B>,
 }
@@ -145,20 +146,20 @@ where
             }
             let spent = &mut parts.headers;
             match ready!(came.poll_head(&mut wire.stream, cx, head_limit, bodiless, spent)) {
-                Ok(head) if decode::is_interim(head.parts.status) => {
+                Ok(Decoded { head, .. }) if decode::is_interim(head.status) => {
                     interim += 1;
                     if interim > INTERIM_LIMIT {
                         return Poll::Ready(Err(Fault::ResponseMalformed));
                     }
-                    inform(head.parts.status);
+                    inform(head.status);
                 }
                 outcome => return Poll::Ready(outcome),
             }
         }
     })
     .await;
-    let head = match received {
-        Ok(head) => head,
+    let decoded = match received {
+        Ok(decoded) => decoded,
         Err(fault) => {
             let unsent = !sending.has_written;
             if unsent {
@@ -167,28 +168,28 @@ where
             return Err(Failure { fault, unsent });
         }
     };
-    Ok(answer(wire, head, came.rest, sending))
+    Ok(answer(wire, decoded, came.rest, sending))
 }
 
-fn answer<B>(wire: Wire, head: Head, rest: Bytes, sending: Sending<B>) -> Answer<B>
+fn answer<B>(wire: Wire, decoded: Decoded, rest: Bytes, sending: Sending<B>) -> Answer<B>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let parts = head.parts;
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+    let head = decoded.head;
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
         let rest = Rest::Switched(wire.stream, rest);
-        return Answer { parts, rest };
+        return Answer { head, rest };
     }
     let mut flow = Flow {
         wire: Some(wire),
         sending,
         rest,
-        body: match head.framing {
+        body: match decoded.framing {
             Framing::Length(left) => Left::Length(left),
             Framing::Chunked => Left::Chunked(Chunked::new()),
             Framing::UntilClose => Left::UntilClose,
         },
-        keeps_alive: head.keeps_alive,
+        keeps_alive: decoded.keeps_alive,
     };
     let rest = match flow.body {
         Left::Length(left) if left <= flow.rest.len() as u64 => {
@@ -201,7 +202,7 @@ where
         }
         Left::Length(_) | Left::Chunked(_) | Left::UntilClose => Rest::Flowing(Box::new(flow)),
     };
-    Answer { parts, rest }
+    Answer { head, rest }
 }
 
 /// Why a request is not sent to its end.
@@ -428,15 +429,15 @@ impl Came {
         limit: usize,
         bodiless: bool,
         spent: &mut HeaderMap,
-    ) -> Poll<Result<Head, Fault>> {
+    ) -> Poll<Result<Decoded, Fault>> {
         loop {
             if !self.rest.is_empty() && self.may_be_whole(limit) {
                 match decode::head(&self.rest, limit, bodiless, spent) {
                     Ok(None) => {}
-                    Ok(Some(head)) => {
-                        self.rest.advance(head.bytes);
+                    Ok(Some(decoded)) => {
+                        self.rest.advance(decoded.bytes);
                         self.searched = 0;
-                        return Poll::Ready(Ok(head));
+                        return Poll::Ready(Ok(decoded));
                     }
                     Err(fault) => return Poll::Ready(Err(fault)),
                 }

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::{Response, StatusCode};
+use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::read::{poll_read_body, poll_read_some};
@@ -26,6 +26,7 @@ use super::outbox::Outbox;
 use super::{AHEAD_BYTES, HTTP1_BUFFER, READ_BYTES, Stock};
 use crate::base::clock;
 use crate::base::fault::Fault;
+use crate::dataplane::http::Reply;
 use crate::dataplane::http::framing::{Limits, Refusal, Scanner};
 use crate::dataplane::http::headers::Inbound;
 
@@ -101,7 +102,7 @@ impl<T, S, F, B> Connection<T, S, F, B>
 where
     T: AsyncRead + AsyncWrite + Unpin,
     S: FnMut(Inbound) -> F,
-    F: Future<Output = Response<B>>,
+    F: Future<Output = Reply<B>>,
     B: http_body::Body<Data = Bytes> + Unpin,
 {
     /// A connection on which nothing was read yet.
@@ -261,10 +262,10 @@ where
 
     fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         while let Stage::Exchange(exchange, asked) = &mut self.stage {
-            if let Poll::Ready(response) = exchange.as_mut().poll(cx) {
+            if let Poll::Ready(reply) = exchange.as_mut().poll(cx) {
                 let asked = *asked;
                 self.stage = Stage::Head;
-                self.answer(cx, response, asked);
+                self.answer(cx, reply, asked);
                 return Poll::Ready(Ok(()));
             }
             if self.feed(cx) == Fed::No {
@@ -274,15 +275,14 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn answer(&mut self, cx: &mut Context<'_>, response: Response<B>, asked: Asked) {
+    fn answer(&mut self, cx: &mut Context<'_>, reply: Reply<B>, asked: Asked) {
         let keeps_alive = asked.keeps_alive && !self.is_finishing && self.may_go_on(cx);
         if !self.outbox.has_buffer() {
             self.outbox.use_buffer(self.stock.buffer.take());
         }
-        let (parts, body) = response.into_parts();
-        let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+        let switches = reply.head.status == StatusCode::SWITCHING_PROTOCOLS;
         let outbox = &mut self.outbox;
-        let answer = Answer::begin(outbox, &self.stock, parts, body, asked, keeps_alive);
+        let answer = Answer::begin(outbox, &self.stock, reply, asked, keeps_alive);
         self.stage = if switches {
             Stage::Switch
         } else {

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 
+use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt, Full};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -10,8 +11,9 @@ use tokio::task::yield_now;
 
 use super::*;
 use crate::dataplane::http::framing::tests::{cuts, nearly, split};
+use crate::dataplane::upstream::head::{AnswerHead, Fields};
 
-type Answering<'a> = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + 'a>>;
+type Answering<'a> = Pin<Box<dyn Future<Output = Reply<Full<Bytes>>> + 'a>>;
 
 /// What the exchanges saw, a line each.
 type Seen = RefCell<Vec<String>>;
@@ -61,7 +63,7 @@ impl Server {
         (ended, connection.into_io())
     }
 
-    async fn answer(&self, mut inbound: Inbound) -> Response<Full<Bytes>> {
+    async fn answer(&self, mut inbound: Inbound) -> Reply<Full<Bytes>> {
         let (running, most) = self.running.get();
         self.running.set((running + 1, most.max(running + 1)));
         let mut running = Running {
@@ -81,7 +83,7 @@ impl Server {
                         "/upgrade" => StatusCode::SWITCHING_PROTOCOLS,
                         _ => StatusCode::OK,
                     };
-                    let trailers = body.trailers().map_or(0, http::HeaderMap::len);
+                    let trailers = body.trailers().map_or(0, HeaderMap::len);
                     let body = body.to_bytes().len() + trailers * 1000;
                     (status, format!("{path} {body}"))
                 }
@@ -90,14 +92,17 @@ impl Server {
         };
         self.seen.borrow_mut().push(line.clone());
         running.is_over = true;
-        let mut response = Response::builder().status(status);
+        let mut fields = HeaderMap::new();
+        let mut body = Full::from(line + "\n");
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            response = response
-                .header("connection", "upgrade")
-                .header("upgrade", "x");
-            return response.body(Full::default()).unwrap();
+            fields.insert("connection", HeaderValue::from_static("upgrade"));
+            fields.insert("upgrade", HeaderValue::from_static("x"));
+            body = Full::default();
         }
-        response.body(Full::from(line + "\n")).unwrap()
+        Reply {
+            head: AnswerHead::new(status, Fields::Map(fields)),
+            body,
+        }
     }
 
     fn seen(&self) -> Vec<String> {
