@@ -9,6 +9,7 @@ pub mod drain;
 pub mod fault;
 pub mod gather;
 pub mod host;
+pub mod lines;
 pub mod name;
 pub mod octets;
 pub mod path;

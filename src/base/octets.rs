@@ -38,16 +38,14 @@ pub fn is_value(bytes: &[u8]) -> bool {
 #[inline]
 pub fn find_control(bytes: &[u8]) -> Option<usize> {
     let (words, rest) = bytes.as_chunks();
-    let skipped = words
-        .iter()
-        .take_while(|word| !has_control(u64::from_ne_bytes(**word)));
-    let start = skipped.count() * 8;
-    let is_last_word = start == bytes.len() - rest.len();
-    let end = if is_last_word { bytes.len() } else { start + 8 };
-    let word = bytes.get(start..end)?;
-    word.iter()
-        .position(|byte| is_control(*byte))
-        .map(|at| start + at)
+    for (at, word) in words.iter().enumerate() {
+        let controls = controls(u64::from_le_bytes(*word));
+        if controls != 0 {
+            return Some(at * 8 + controls.trailing_zeros() as usize / 8);
+        }
+    }
+    let at = rest.iter().position(|byte| is_control(*byte))?;
+    Some(words.len() * 8 + at)
 }
 
 #[inline]
@@ -62,12 +60,17 @@ pub const HIGHS: u64 = ONES << 7;
 /// Whether any of the eight bytes is below 0x20 or is DEL.
 #[inline]
 pub fn has_control(word: u64) -> bool {
-    // Subtracting borrows into a byte's high bit where the byte is smaller; whether there is any such byte
-    // is exact, only which it is would not be.
+    controls(word) != 0
+}
+
+/// The high bits of the bytes that are below 0x20 or are DEL; above the lowest there may be others that are not.
+#[inline]
+fn controls(word: u64) -> u64 {
+    // Subtracting borrows into a byte's high bit where the byte is smaller, and may go on from there upwards.
     let below = word.wrapping_sub(ONES * 0x20) & !word;
     let del = word ^ (ONES * 0x7F);
     let del = del.wrapping_sub(ONES) & !del;
-    (below | del) & HIGHS != 0
+    (below | del) & HIGHS
 }
 
 /// Whether `fits` holds for all words of the bytes, the last overlapping; never if there is no whole word.

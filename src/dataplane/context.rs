@@ -6,10 +6,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderValue, Version};
 
 use crate::base::addr::ClientAddr;
 use crate::base::host::{self, HostInvalid};
+use crate::base::lines::FieldLines;
 
 /// Whether requests on a connection are http or https.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,23 @@ pub struct Asked {
     pub normal: Box<str>,
     /// The `Forwarded` element for requests to it (RFC 7239 §4).
     pub forwarded: HeaderValue,
+    /// What requests to it carry on top, for the version that asked last.
+    lines: RefCell<Option<(Version, Rc<FieldLines>)>>,
+}
+
+impl Asked {
+    /// What requests of `version` to this host carry on top, as `make` says the first time.
+    pub fn lines(&self, version: Version, make: impl FnOnce() -> FieldLines) -> Rc<FieldLines> {
+        let mut last = self.lines.borrow_mut();
+        match &*last {
+            Some((made_for, lines)) if *made_for == version => Rc::clone(lines),
+            _ => {
+                let lines = Rc::new(make());
+                *last = Some((version, Rc::clone(&lines)));
+                lines
+            }
+        }
+    }
 }
 
 impl Facts {
@@ -108,6 +126,7 @@ impl Facts {
             value: value(text.to_owned()),
             normal,
             forwarded: value(self.forwarded_element(text)),
+            lines: RefCell::default(),
         });
         *last = Some(Rc::clone(&asked));
         Ok(asked)

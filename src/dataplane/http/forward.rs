@@ -23,9 +23,9 @@ use crate::dataplane::http::{Downstream, Engine};
 use crate::dataplane::snapshot::{Route, Snapshot};
 use crate::dataplane::upstream::answer::AnswerBody;
 use crate::dataplane::upstream::client::{Answered, Lease, Wants};
+use crate::dataplane::upstream::draft::{Added, Draft, Failure};
 use crate::dataplane::upstream::endpoint::{Endpoint, Protocol};
 use crate::dataplane::upstream::head::AnswerHead;
-use crate::dataplane::upstream::http1::{Draft, Failure};
 use crate::dataplane::upstream::pool::Pool;
 
 /// What an exchange passes by on its way, from the request's head to the answer's.
@@ -51,6 +51,8 @@ pub struct Outbound {
     /// Method, target in origin form, fields. `Host` is among them. Boxed: it is handed on, and comes back from an
     /// attempt that failed.
     pub parts: Box<Parts>,
+    /// What goes on top of the fields.
+    pub added: Added,
     /// The body, until it is sent.
     pub body: Option<RequestBody>,
     /// What was taken off the body by an attempt that sent nothing.
@@ -222,12 +224,18 @@ async fn send(
 ) -> Result<Answered<RequestBody>, Failure> {
     let Outbound {
         parts,
+        added,
         body,
         front,
         intake,
         latch,
     } = outbound;
-    let draft = Draft { parts, body, front };
+    let draft = Draft {
+        parts,
+        added,
+        body,
+        front,
+    };
     let inform = |status| {
         if let (StatusCode::CONTINUE, Some(latch)) = (status, &latch) {
             latch.open();

@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, he
 use hyper::ext::Protocol as ConnectProtocol;
 
 use crate::base::fault::Fault;
+use crate::base::lines::FieldLines;
 use crate::base::path;
 use crate::dataplane::context::{Asked, Facts, Scheme};
 use crate::dataplane::filter::{self, Filter};
@@ -27,6 +28,7 @@ use crate::dataplane::http::upgrade::Wish;
 use crate::dataplane::http::{Downstream, Engine};
 use crate::dataplane::route::Lookup;
 use crate::dataplane::snapshot::{Route, Snapshot};
+use crate::dataplane::upstream::draft::{Added, X_REQUEST_ID};
 use crate::dataplane::upstream::head::{AnswerHead, Fields};
 use crate::telemetry::access_log::Protocol;
 
@@ -35,15 +37,11 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CLIENT_SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 /// A CGI program would read this field as its own proxy setting ("httpoxy").
 const PROXY: HeaderName = HeaderName::from_static("proxy");
-
-/// Fields that [`prepare`] puts on, about.
-const PUT_ON: usize = 8;
 
 /// What the client says of itself when it says nothing (HTTP/1.0).
 const NO_HOST: HeaderValue = HeaderValue::from_static("");
@@ -308,10 +306,7 @@ pub fn prepare(
     let asked = asked.map_err(|_| Fault::HostInvalid)?;
     let peer = downstream.facts.client.ip();
     let trusted = !snapshot.trusted_proxies.is_empty() && snapshot.trusts(peer);
-    let via = via(parts.version);
     let fields = &mut parts.headers;
-    // Once for all that is put on below: a map that grows hashes every name again.
-    fields.reserve(PUT_ON);
     if seen.has(Seen::HOP_BY_HOP) {
         let accepts_trailers = seen.has(Seen::TE) && takes_trailers(fields);
         strip_hop_by_hop(fields, seen);
@@ -325,14 +320,23 @@ pub fn prepare(
     if seen.has(Seen::FORGED) {
         remove_forged(fields, trusted);
     }
-    forwarding(fields, &downstream.facts, &asked, trusted);
-    if !fields.contains_key(header::HOST) {
+    if !seen.has(Seen::HOST) {
         fields.insert(header::HOST, host);
     }
-    fields.append(header::VIA, via);
-    if let Some(request_id) = &closing.record.request_id {
-        fields.insert(X_REQUEST_ID, request_id.header_value());
+    if seen.has(Seen::REQUEST_ID) {
+        fields.remove(X_REQUEST_ID);
     }
+    let added = Added {
+        lines: Some(if trusted {
+            append_hops(fields, &downstream.facts, &asked);
+            Rc::new(FieldLines::new(vec![(header::VIA, via(parts.version))]))
+        } else {
+            asked.lines(parts.version, || {
+                forwarding(&downstream.facts, &asked, parts.version)
+            })
+        }),
+        request_id: closing.record.request_id.clone(),
+    };
     wish.ask(fields);
     if let RequestSource::Empty = body {
         if seen.has(Seen::EXPECT) {
@@ -340,6 +344,7 @@ pub fn prepare(
         }
         return Ok(Outbound {
             parts,
+            added,
             body: None,
             front: None,
             intake: None,
@@ -353,6 +358,7 @@ pub fn prepare(
     closing.intake = Some(Rc::clone(&intake));
     Ok(Outbound {
         parts,
+        added,
         body: Some(body),
         front: None,
         intake: Some(intake),
@@ -449,6 +455,10 @@ fn remove_forged(fields: &mut HeaderMap, trusted: bool) {
     fields.remove(PROXY);
     fields.remove(CLIENT_SUBJECT);
     if !trusted {
+        fields.remove(X_FORWARDED_FOR);
+        fields.remove(header::FORWARDED);
+        fields.remove(X_FORWARDED_PROTO);
+        fields.remove(X_FORWARDED_HOST);
         fields.remove(X_FORWARDED_PORT);
         fields.remove(X_REAL_IP);
     }
@@ -456,35 +466,35 @@ fn remove_forged(fields: &mut HeaderMap, trusted: bool) {
     remove_twins(fields);
 }
 
-/// Sets the forwarding fields, keeping what a trusted proxy said before us.
-fn forwarding(fields: &mut HeaderMap, facts: &Facts, asked: &Asked, trusted: bool) {
-    let Asked {
-        value: host,
-        forwarded,
-        ..
-    } = asked;
-    if trusted {
-        append_hop(fields, X_FORWARDED_FOR, &facts.client_value);
-        append_hop(fields, header::FORWARDED, forwarded);
-        fields
-            .entry(X_FORWARDED_PROTO)
-            .or_insert_with(|| scheme_value(facts.scheme()));
-        fields
-            .entry(X_FORWARDED_HOST)
-            .or_insert_with(|| host.clone());
-    } else {
-        fields.insert(X_FORWARDED_FOR, facts.client_value.clone());
-        fields.insert(header::FORWARDED, forwarded.clone());
-        fields.insert(X_FORWARDED_PROTO, scheme_value(facts.scheme()));
-        fields.insert(X_FORWARDED_HOST, host.clone());
-    }
-    if let Some(subject) = facts
-        .secure
-        .as_ref()
-        .and_then(|secure| secure.client_subject.clone())
-    {
-        fields.insert(CLIENT_SUBJECT, subject);
-    }
+/// What we say of a client that no trusted proxy speaks for.
+fn forwarding(facts: &Facts, asked: &Asked, version: Version) -> FieldLines {
+    let mut fields = vec![
+        (X_FORWARDED_FOR, facts.client_value.clone()),
+        (header::FORWARDED, asked.forwarded.clone()),
+        (X_FORWARDED_PROTO, scheme_value(facts.scheme())),
+        (X_FORWARDED_HOST, asked.value.clone()),
+    ];
+    fields.extend(client_subject(facts));
+    fields.push((header::VIA, via(version)));
+    FieldLines::new(fields)
+}
+
+fn client_subject(facts: &Facts) -> Option<(HeaderName, HeaderValue)> {
+    let subject = facts.secure.as_ref()?.client_subject.clone()?;
+    Some((CLIENT_SUBJECT, subject))
+}
+
+/// Adds our hop behind what a trusted proxy said before us.
+fn append_hops(fields: &mut HeaderMap, facts: &Facts, asked: &Asked) {
+    append_hop(fields, X_FORWARDED_FOR, &facts.client_value);
+    append_hop(fields, header::FORWARDED, &asked.forwarded);
+    fields
+        .entry(X_FORWARDED_PROTO)
+        .or_insert_with(|| scheme_value(facts.scheme()));
+    fields
+        .entry(X_FORWARDED_HOST)
+        .or_insert_with(|| asked.value.clone());
+    fields.extend(client_subject(facts));
 }
 
 fn scheme_value(scheme: Scheme) -> HeaderValue {

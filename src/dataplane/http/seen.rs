@@ -32,6 +32,8 @@ impl Seen {
     pub const ACCEPT: u16 = 1 << 8;
     /// `Content-Type`.
     pub const CONTENT_TYPE: u16 = 1 << 9;
+    /// `Host`.
+    pub const HOST: u16 = 1 << 10;
 
     /// What is among `fields`.
     pub fn among(fields: &HeaderMap) -> Self {
@@ -48,23 +50,28 @@ impl Seen {
         let name = name.as_str().as_bytes();
         let kind = match name.len() {
             2 if name == b"te" => Self::TE,
+            4 if name == b"host" => Self::HOST,
             5 if name == b"proxy" => Self::FORGED,
             6 if name == b"accept" => Self::ACCEPT,
             6 if name == b"cookie" => Self::COOKIE,
             6 if name == b"expect" => Self::EXPECT,
             7 if name == b"upgrade" => Self::UPGRADE,
+            9 if name == b"forwarded" => Self::FORGED,
             9 if name == b"x-real-ip" => Self::FORGED,
             10 if name == b"connection" => Self::CONNECTION,
             10 if name == b"keep-alive" => Self::TRANSPORT,
             12 if name == b"content-type" => Self::CONTENT_TYPE,
             12 if name == b"x-request-id" => Self::REQUEST_ID,
+            15 if name == b"x-forwarded-for" => Self::FORGED,
             16 if name == b"proxy-connection" => Self::TRANSPORT,
+            16 if name == b"x-forwarded-host" => Self::FORGED,
             16 if name == b"x-forwarded-port" => Self::FORGED,
             17 if name == b"transfer-encoding" => Self::TRANSPORT,
+            17 if name == b"x-forwarded-proto" => Self::FORGED,
             21 if name == b"x-client-cert-subject" => Self::FORGED,
             _ => 0,
         };
-        if kind == 0 && name.contains(&b'_') {
+        if kind == 0 && memchr::memchr(b'_', name).is_some() {
             return Self::FORGED;
         }
         kind
@@ -86,6 +93,10 @@ mod tests {
             ("cookie", Seen::COOKIE),
             ("expect", Seen::EXPECT),
             ("upgrade", Seen::UPGRADE),
+            ("forwarded", Seen::FORGED),
+            ("x-forwarded-for", Seen::FORGED),
+            ("x-forwarded-host", Seen::FORGED),
+            ("x-forwarded-proto", Seen::FORGED),
             ("x-real-ip", Seen::FORGED),
             ("connection", Seen::CONNECTION),
             ("keep-alive", Seen::TRANSPORT),
@@ -96,7 +107,7 @@ mod tests {
             ("transfer-encoding", Seen::TRANSPORT),
             ("x-client-cert-subject", Seen::FORGED),
             ("x_forwarded_for", Seen::FORGED),
-            ("host", 0),
+            ("host", Seen::HOST),
             ("origin", 0),
             ("x-other", 0),
         ] {

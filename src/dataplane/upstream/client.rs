@@ -27,9 +27,10 @@ use crate::base::name::EndpointId;
 use crate::dataplane::tls::{Alpn, Stream};
 use crate::dataplane::upstream::answer::AnswerBody;
 use crate::dataplane::upstream::connect::{self, Dialled, Parked};
+use crate::dataplane::upstream::draft::{Draft, Failure};
 use crate::dataplane::upstream::endpoint::{Endpoint, Protocol};
 use crate::dataplane::upstream::head::AnswerHead;
-use crate::dataplane::upstream::http1::{self, Draft, Failure, Rest, Wire};
+use crate::dataplane::upstream::http1::{self, Rest, Wire};
 use crate::dataplane::upstream::http2;
 
 /// An idle connection older than this is not used again.

@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use crate::base::fault::Fault;
 use crate::base::gather::{Gather, Outlet};
 use crate::dataplane::tls::Stream;
-use crate::dataplane::upstream::http1::{Draft, Failure};
+use crate::dataplane::upstream::draft::{Draft, Failure};
 
 /// HTTP/2 towards endpoints: what one stream and one connection may have under way.
 const H2_STREAM_WINDOW: u32 = 256 << 10;
@@ -79,7 +79,12 @@ where
     B: Body<Data = Bytes> + Default + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Draft { parts, body, front } = draft;
+    let Draft {
+        parts,
+        added,
+        body,
+        front,
+    } = draft;
     if front.is_some() {
         // An attempt over HTTP/1.1 has begun the body, and hyper takes whole ones only.
         return Err(Failure {
@@ -87,6 +92,7 @@ where
             unsent: false,
         });
     }
+    added.put_on(&mut parts.headers);
     let head = if repeatable {
         parts.clone()
     } else {

@@ -8,6 +8,7 @@
 pub mod answer;
 pub mod client;
 pub mod connect;
+pub mod draft;
 pub mod endpoint;
 pub mod head;
 pub mod http1;

@@ -8,6 +8,8 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, header};
 use http_body::Body;
 
+use crate::dataplane::upstream::draft::Added;
+
 /// How the body is told from what follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
@@ -34,7 +36,7 @@ impl Framing {
 }
 
 /// Writes the head.
-pub(super) fn head(out: &mut BytesMut, parts: &Parts, framing: Framing) {
+pub(super) fn head(out: &mut BytesMut, parts: &Parts, added: &Added, framing: Framing) {
     out.put_slice(parts.method.as_str().as_bytes());
     out.put_u8(b' ');
     let target = parts.uri.path_and_query();
@@ -53,6 +55,7 @@ pub(super) fn head(out: &mut BytesMut, parts: &Parts, framing: Framing) {
             field(out, name, value.as_bytes());
         }
     }
+    added.write(out);
     match framing {
         Framing::Length(bytes) => length(out, bytes),
         Framing::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
@@ -173,7 +176,7 @@ mod tests {
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let mut out = BytesMut::new();
-        head(&mut out, &parts, framing);
+        head(&mut out, &parts, &Added::default(), framing);
         assert_eq!(str::from_utf8(&out).unwrap(), expected);
     }
 

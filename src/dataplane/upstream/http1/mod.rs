@@ -24,6 +24,7 @@ use self::chunked::{Chunked, Step};
 use self::decode::{Decoded, Framing};
 use crate::base::fault::Fault;
 use crate::dataplane::tls::Stream;
+use crate::dataplane::upstream::draft::{Added, Draft, Failure};
 use crate::dataplane::upstream::head::AnswerHead;
 
 pub use self::decode::RESPONSE_FIELDS;
@@ -70,26 +71,6 @@ impl Wire {
     }
 }
 
-/// A request, as the codec wants it.
-#[derive(Debug)]
-pub struct Draft<'a, B> {
-    /// Method, target in origin form, fields. Its fields become room for those of the answer.
-    pub parts: &'a mut Parts,
-    /// The body; it is taken, and put back if nothing of the request was sent.
-    pub body: &'a mut Option<B>,
-    /// What was taken off the body by an attempt that sent nothing.
-    pub front: &'a mut Option<Bytes>,
-}
-
-/// Why there is no answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Failure {
-    /// What went wrong.
-    pub fault: Fault,
-    /// Whether the endpoint has seen nothing of the request.
-    pub unsent: bool,
-}
-
 /// An answer's head, and what is behind it.
 #[derive(Debug)]
 pub struct Answer<B> {
@@ -112,7 +93,7 @@ pub enum Rest<B> {
 
 /// Sends a request and waits for the head of its answer. Dropping the future closes the connection.
 ///
-/// `inform` hears the status of each interim answer.
+/// `inform` hears the status of each interim answer. The request's fields become room for those of the answer, if it needs any.
 ///
 /// # Errors
 /// The fault, and whether the request may be sent elsewhere.
@@ -125,10 +106,15 @@ pub async fn exchange<B>(
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let Draft { parts, body, front } = draft;
+    let Draft {
+        parts,
+        added,
+        body,
+        front,
+    } = draft;
     let bodiless = parts.method == Method::HEAD;
     let mut wire = wire;
-    let mut sending = Sending::new(parts, body.take(), front.take());
+    let mut sending = Sending::new(parts, added, body.take(), front.take());
     let mut came = Came::default();
     let mut interim = 0;
     let received = poll_fn(|cx| {
@@ -246,7 +232,7 @@ impl<B> Sending<B>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    fn new(parts: &Parts, body: Option<B>, front: Option<Bytes>) -> Self {
+    fn new(parts: &Parts, added: &Added, body: Option<B>, front: Option<Bytes>) -> Self {
         let framing = match (&body, &front) {
             (None, _) => encode::Framing::Empty,
             (Some(body), None) => encode::Framing::of(body),
@@ -258,7 +244,7 @@ where
             },
         };
         let mut out = BytesMut::with_capacity(HEAD_WRITE);
-        encode::head(&mut out, parts, framing);
+        encode::head(&mut out, parts, added, framing);
         Self {
             queue: VecDeque::new(),
             out,
