@@ -2,9 +2,11 @@
 //!
 //! Events of the system are hints and nothing more: they may be missing (network file systems, containers), come
 //! in swarms (editors), or name something else than what changed (Kubernetes swaps a link called `..data`). So the
-//! watcher listens to *directories*, waits until it is quiet, reads every file that matters and compares digests
-//! with what the loop has loaded. It does the same now and then without a hint. What it tells the loop is true:
-//! these bytes are not the ones you have seen.
+//! watcher listens to the files and to the directories of links on the way to them, waits until it is quiet, reads every
+//! file that matters and compares digests with what the loop has loaded. It does the same now and then without a hint.
+//! What it tells the loop is true: these bytes are not the ones you have seen.
+//!
+//! A directory is listened to only where it has to be: a log that grows beside the config would tell of each write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,7 +24,7 @@ use crate::controlplane::reload::files::{self, Fingerprint};
 /// Links followed on the way to one file, at most, as the system has it.
 const LINK_LIMIT: usize = 40;
 
-/// Settle times in a row for which a busy directory may put off a look.
+/// Settle times in a row for which a busy place may put off a look.
 const RESTLESS_LIMIT: u32 = 10;
 
 /// The files that matter, and their state as the loop has seen it.
@@ -58,12 +60,12 @@ impl Default for Pace {
 pub async fn run(mut watched: watch::Receiver<Watched>, events: mpsc::Sender<Event>, pace: Pace) {
     let (hinter, mut hints) = mpsc::channel(1);
     let mut seen = watched.borrow_and_update().fingerprint;
-    let mut directories = Directories::new(hinter);
+    let mut places = Places::new(hinter);
     let mut poll = time::interval_at(Instant::now() + pace.poll, pace.poll);
     poll.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
         let paths = watched.borrow().paths.clone();
-        directories.aim(&paths);
+        places.aim(&paths);
         let now = files::fingerprint(&files::read(&paths));
         if now != seen {
             seen = now;
@@ -74,26 +76,26 @@ pub async fn run(mut watched: watch::Receiver<Watched>, events: mpsc::Sender<Eve
         tokio::select! {
             hint = hints.recv() => match hint {
                 Some(hint) => {
-                    directories.note(hint);
-                    settle(&mut hints, &mut directories, pace.settle).await;
+                    places.note(hint);
+                    settle(&mut hints, &mut places, pace.settle).await;
                 }
-                // `directories` holds a sender: this end does not come before ours.
+                // `places` holds a sender: this end does not come before ours.
                 None => return,
             },
             told = watched.changed() => match told {
                 Ok(()) => seen = watched.borrow_and_update().fingerprint,
                 Err(_) => return,
             },
-            _ = poll.tick() => directories.mend(),
+            _ = poll.tick() => places.mend(),
         }
     }
 }
 
 /// Waits until no hint came for `quiet`, within reason.
-async fn settle(hints: &mut mpsc::Receiver<Hint>, directories: &mut Directories, quiet: Duration) {
+async fn settle(hints: &mut mpsc::Receiver<Hint>, places: &mut Places, quiet: Duration) {
     for _ in 0..RESTLESS_LIMIT {
         match time::timeout(quiet, hints.recv()).await {
-            Ok(Some(hint)) => directories.note(hint),
+            Ok(Some(hint)) => places.note(hint),
             Ok(None) | Err(_) => return,
         }
     }
@@ -102,32 +104,35 @@ async fn settle(hints: &mut mpsc::Receiver<Hint>, directories: &mut Directories,
 /// What the system's watcher has to say.
 #[derive(Clone, Copy, Debug)]
 enum Hint {
-    /// Something happened in a watched directory.
+    /// Something happened in a watched place.
     Stirred,
     /// The watcher cannot be relied on any more.
     Broken,
 }
 
-/// The directories under watch.
-struct Directories {
+/// The files and directories under watch.
+struct Places {
     hinter: mpsc::Sender<Hint>,
     watcher: Option<RecommendedWatcher>,
-    /// By path, with device and inode: the same path may become another directory.
-    under_watch: BTreeMap<PathBuf, (u64, u64)>,
+    under_watch: BTreeMap<PathBuf, Identity>,
     /// Whether a lack of events has been reported already.
     is_blind: bool,
 }
 
-impl Directories {
+/// Device, inode and the time of its last change: the same path may become another file, which may get the inode that has
+/// just become free.
+type Identity = (u64, u64, i64, i64);
+
+impl Places {
     fn new(hinter: mpsc::Sender<Hint>) -> Self {
-        let mut directories = Self {
+        let mut places = Self {
             hinter,
             watcher: None,
             under_watch: BTreeMap::new(),
             is_blind: false,
         };
-        directories.mend();
-        directories
+        places.mend();
+        places
     }
 
     fn note(&mut self, hint: Hint) {
@@ -137,7 +142,7 @@ impl Directories {
         }
     }
 
-    /// Makes the system's watcher anew if there is none; its directories are aimed at by the next look.
+    /// Makes the system's watcher anew if there is none; the next look aims it.
     fn mend(&mut self) {
         if self.watcher.is_some() {
             return;
@@ -160,13 +165,14 @@ impl Directories {
         }
     }
 
-    /// Watches exactly the directories where a change of `paths` would show.
+    /// Watches exactly the places where a change of `paths` would show.
     fn aim(&mut self, paths: &BTreeSet<PathBuf>) {
         let mut wanted = BTreeMap::new();
         for path in paths {
-            for directory in directories_of(path) {
-                if let Ok(metadata) = fs::metadata(&directory) {
-                    wanted.insert(directory, (metadata.dev(), metadata.ino()));
+            for place in places_of(path) {
+                if let Ok(found) = fs::metadata(&place) {
+                    let changed = (found.ctime(), found.ctime_nsec());
+                    wanted.insert(place, (found.dev(), found.ino(), changed.0, changed.1));
                 }
             }
         }
@@ -176,7 +182,7 @@ impl Directories {
         self.under_watch.retain(|path, identity| {
             let keep = wanted.get(path) == Some(identity);
             if !keep {
-                // It fails when the directory is gone, and the watch with it.
+                // It fails when what was there is gone, and the watch with it.
                 let _ = watcher.unwatch(path);
             }
             keep
@@ -205,9 +211,8 @@ impl Directories {
     }
 }
 
-/// The directories in which a change of what `path` leads to would show: the one it stands in, and those of every
-/// link on the way.
-fn directories_of(path: &Path) -> BTreeSet<PathBuf> {
+/// Where a change of what `path` leads to would show: what is there, and the directory of every link on the way.
+fn places_of(path: &Path) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     let mut rest = match std::path::absolute(path) {
         Ok(path) => path,
@@ -226,11 +231,10 @@ fn directories_of(path: &Path) -> BTreeSet<PathBuf> {
         rest = directory.join(target).join(behind);
         found.insert(directory);
     }
-    // A directory that is not there yet will appear in the nearest one that is.
+    // A file tells of its own writes and of its end. One that is not there yet appears in the nearest directory that is.
     found.extend(
         rest.ancestors()
-            .skip(1)
-            .find(|directory| directory.is_dir())
+            .find(|place| place.exists())
             .map(Path::to_owned),
     );
     found
@@ -290,6 +294,10 @@ mod tests {
                 fs::write(directory.path().join("beside"), "noise").unwrap();
                 let again = time::timeout(pace.settle * 5, told.recv()).await;
                 assert!(again.is_err(), "{again:?}");
+                // And what stands there now is watched as the first was.
+                fs::write(&file, "three").unwrap();
+                let event = time::timeout(Duration::from_secs(20), told.recv()).await;
+                assert!(matches!(event, Ok(Some(Event::FilesChanged))), "{event:?}");
             };
             tokio::select! {
                 biased;
@@ -381,6 +389,27 @@ mod tests {
             },
             EVENTS,
         );
+    }
+
+    #[test]
+    fn what_is_written_beside_a_file_is_no_hint() {
+        let directory = tempfile::tempdir().unwrap();
+        written(directory.path());
+        let (hinter, mut hints) = mpsc::channel(1);
+        let mut places = Places::new(hinter);
+        places.aim(&BTreeSet::from([directory.path().join("proxy.yaml")]));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            fs::write(directory.path().join("access.log"), "a line").unwrap();
+            let hint = time::timeout(Duration::from_millis(100), hints.recv()).await;
+            assert!(hint.is_err(), "{hint:?}");
+            fs::write(directory.path().join("proxy.yaml"), "two").unwrap();
+            let hint = time::timeout(Duration::from_secs(20), hints.recv()).await;
+            assert!(matches!(hint, Ok(Some(Hint::Stirred))), "{hint:?}");
+        });
     }
 
     #[test]
