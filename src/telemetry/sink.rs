@@ -44,10 +44,11 @@ pub struct Settings {
 }
 
 /// Buffers that wait for the writer, of all workers together.
-pub const QUEUE_LIMIT: usize = 64;
+pub const QUEUE_LIMIT: usize = 32;
 
-/// Bytes of a buffer; with [`QUEUE_LIMIT`] it bounds what a stuck log costs at about 4 MiB.
-pub const BUFFER_LIMIT: usize = 64 << 10;
+/// Bytes of a buffer; with [`QUEUE_LIMIT`] it bounds what a stuck log costs at about 8 MiB. A full log costs two
+/// switches of threads a buffer, so it is not small.
+pub const BUFFER_LIMIT: usize = 256 << 10;
 
 /// How long a stop waits for a writer whose file takes nothing.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(2);
