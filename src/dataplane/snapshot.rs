@@ -37,8 +37,8 @@ pub struct Snapshot {
     pub trusted_proxies: Box<[IpNet]>,
     /// Limits of connections and messages.
     pub limits: Limits,
-    /// Timeouts of connections.
-    pub timeouts: Timeouts,
+    /// Timeouts of connections, which keep those that they began with.
+    pub timeouts: Arc<Timeouts>,
     /// Where access records go; `None` is off.
     pub access_log: Option<Arc<Sink>>,
 }
@@ -122,7 +122,7 @@ pub struct Limits {
 }
 
 /// Timeouts of connections.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// A TLS handshake, whole.
     pub handshake: Duration,

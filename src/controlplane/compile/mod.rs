@@ -15,6 +15,7 @@ use std::fmt::Display;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::base::addr::EndpointTarget;
@@ -69,7 +70,7 @@ pub fn compile(
         pools,
         trusted_proxies: config.trusted_proxies.clone().into(),
         limits: limits(config),
-        timeouts: timeouts(config),
+        timeouts: Arc::new(timeouts(config)),
         access_log: previous.and_then(|previous| previous.access_log.clone()),
     })
 }

@@ -116,7 +116,8 @@ pub struct Downstream {
     idle_since: Cell<Instant>,
     verdict: Cell<Option<Fault>>,
     flow: Cell<Flow>,
-    tunnel: RefCell<Option<Pending>>,
+    /// Boxed, since few connections ever have one.
+    tunnel: RefCell<Option<Box<Pending>>>,
 }
 
 impl Downstream {

@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -57,7 +58,11 @@ const LINGER_BYTES: usize = 1 << 20;
 /// Serves HTTP/1 on a connection until it ends.
 ///
 /// Dropping the future closes the connection and ends its exchange.
-pub async fn http1<T>(engine: Rc<Engine>, downstream: Rc<Downstream>, io: T)
+pub fn http1<T>(
+    engine: Rc<Engine>,
+    downstream: Rc<Downstream>,
+    io: T,
+) -> impl Future<Output = ()> + use<T>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
@@ -69,37 +74,47 @@ where
     };
     let mut watch = Watch::new(&engine, &downstream, &snapshot.timeouts);
     drop(snapshot);
-    let mut connection = {
-        let stock = Rc::clone(&engine.stock);
-        let (engine, downstream) = (Rc::clone(&engine), Rc::clone(&downstream));
-        Connection::new(io, limits, stock, move |inbound| {
-            exchange(Rc::clone(&engine), Rc::clone(&downstream), inbound)
+    let stock = Rc::clone(&engine.stock);
+    let begin = move |inbound| exchange(Rc::clone(&engine), Rc::clone(&downstream), inbound);
+    let mut connection = Connection::new(io, limits, stock, begin);
+    // Not an async function: it would keep its arguments beside what they are moved into, in every idle connection.
+    async move {
+        let ended = poll_fn(|cx| {
+            // Until the watch has nothing to say: what it waits for next has our waker only then.
+            loop {
+                if let Poll::Ready(ended) = connection.poll(cx) {
+                    return Poll::Ready(Some(ended));
+                }
+                match watch.poll(cx, connection.vitals()) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Verdict::Finish) => connection.finish(),
+                    Poll::Ready(Verdict::Refuse(fault)) => connection.give_up(fault),
+                    Poll::Ready(Verdict::Cut) => return Poll::Ready(None),
+                }
+            }
         })
-    };
-    let ended = poll_fn(|cx| {
-        // Until the watch has nothing to say: what it waits for next has our waker only then.
-        loop {
-            if let Poll::Ready(ended) = connection.poll(cx) {
-                return Poll::Ready(Some(ended));
-            }
-            match watch.poll(cx, connection.vitals()) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Verdict::Finish) => connection.finish(),
-                Poll::Ready(Verdict::Refuse(fault)) => connection.give_up(fault),
-                Poll::Ready(Verdict::Cut) => return Poll::Ready(None),
-            }
-        }
-    })
-    .await;
+        .await;
+        Box::pin(end(watch, connection.into_io(), ended)).await;
+    }
+}
+
+/// Ends an HTTP/1 connection as its codec has found it to end; `None` for one that is cut.
+async fn end<T>(watch: Watch, io: T, ended: Option<Ended>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let Watch {
+        engine, downstream, ..
+    } = watch;
     note_unserved(&engine, &downstream, matches!(ended, Some(Ended::HeadCut)));
     match ended {
         None | Some(Ended::Broken) => {}
-        Some(Ended::HeadCut) => close(connection.into_io(), false).await,
-        Some(Ended::Closed { is_unread }) => close(connection.into_io(), is_unread).await,
+        Some(Ended::HeadCut) => close(io, false).await,
+        Some(Ended::Closed { is_unread }) => close(io, is_unread).await,
         Some(Ended::Tunnel(early)) => {
             let tunnel = downstream.tunnel.borrow_mut().take();
             if let Some(tunnel) = tunnel {
-                tunnel.run(connection.into_io(), early).await;
+                tunnel.run(io, early).await;
             }
         }
     }
@@ -310,9 +325,10 @@ enum Verdict {
 /// Traffic does not move the deadline: it is looked at when it passes, against what happened meanwhile, and set
 /// to the next moment at which something could be due.
 struct Watch {
+    engine: Rc<Engine>,
     downstream: Rc<Downstream>,
     deadline: Deadline,
-    timeouts: Timeouts,
+    timeouts: Arc<Timeouts>,
     age: Duration,
     /// How the connection was doing when it was last asked.
     vitals: Vitals,
@@ -321,13 +337,14 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(engine: &Engine, downstream: &Rc<Downstream>, timeouts: &Timeouts) -> Self {
+    fn new(engine: &Rc<Engine>, downstream: &Rc<Downstream>, timeouts: &Arc<Timeouts>) -> Self {
         let age = jittered(timeouts.age, downstream.born);
         let first = timeouts.first_byte.min(timeouts.keep_alive).min(age);
         Self {
+            engine: Rc::clone(engine),
             downstream: Rc::clone(downstream),
             deadline: engine.deadlines.at(Some(downstream.born + first)),
-            timeouts: timeouts.clone(),
+            timeouts: Arc::clone(timeouts),
             age,
             vitals: Vitals::default(),
             stalled: Cell::new(None),

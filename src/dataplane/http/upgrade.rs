@@ -233,7 +233,7 @@ pub fn begin(
             let fields = head.map();
             fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             fields.insert(header::UPGRADE, agreed);
-            *downstream.tunnel.borrow_mut() = Some(pending);
+            *downstream.tunnel.borrow_mut() = Some(Box::new(pending));
         }
         Wish::Connect { client, .. } => {
             head.status = StatusCode::OK;

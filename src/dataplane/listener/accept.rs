@@ -12,7 +12,7 @@ use crate::base::addr::ClientAddr;
 use crate::base::drain::Drain;
 use crate::base::name::ListenerName;
 use crate::dataplane::http::Engine;
-use crate::dataplane::listener::connection;
+use crate::dataplane::listener::connection::{self, Arrival};
 
 /// The wait after an accept that failed for want of descriptors or memory: long enough for some to come free.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -121,19 +121,15 @@ fn welcome(
         // The listener has left the config between accept and here; its drain closes the rest too.
         return;
     };
-    let present = census.enter();
-    let serving = connection::serve(
-        Rc::clone(engine),
-        Rc::clone(census),
-        plan.clone(),
+    let arrival = Arrival {
+        engine: Rc::clone(engine),
+        census: Rc::clone(census),
+        plan: plan.clone(),
         stream,
         client,
-        drain.guest(),
-    );
-    tokio::task::spawn_local(async move {
-        serving.await;
-        drop(present);
-    });
+        guest: drain.guest(),
+    };
+    tokio::task::spawn_local(connection::serve(arrival, census.enter()));
 }
 
 fn is_about_one_connection(error: &io::Error) -> bool {

@@ -1,7 +1,7 @@
 //! One connection from its first byte to its close: who is it, TLS or not, which protocol.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -17,7 +17,7 @@ use crate::base::drain::{Guest, Phase};
 use crate::base::fault::Fault;
 use crate::dataplane::context::{Facts, Secure};
 use crate::dataplane::http::{Downstream, Engine, serve};
-use crate::dataplane::listener::accept::Census;
+use crate::dataplane::listener::accept::{Census, Present};
 use crate::dataplane::snapshot::ListenerPlan;
 use crate::dataplane::tls::{self, AcceptError, Alpn, ServerPlan, Stream, Tcp};
 
@@ -32,56 +32,75 @@ content-length: 43\r\nconnection: close\r\n\r\nThis port speaks TLS: use https:/
 /// How long a client is listened to that was told to use https.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Serves a connection to its end.
-pub async fn serve(
-    engine: Rc<Engine>,
-    census: Rc<Census>,
-    plan: Arc<ListenerPlan>,
-    stream: TcpStream,
-    client: ClientAddr,
-    guest: Guest,
-) {
-    let born = clock::now();
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "the client was gone before it was served");
-        return;
-    }
-    match plan.tls.clone() {
-        None => in_clear(engine, plan, stream, client, guest, born).await,
-        Some(tls) => in_tls(engine, census, plan, &tls, stream, client, guest, born).await,
+/// A connection as it was accepted.
+pub(super) struct Arrival {
+    pub(super) engine: Rc<Engine>,
+    pub(super) census: Rc<Census>,
+    pub(super) plan: Arc<ListenerPlan>,
+    pub(super) stream: TcpStream,
+    pub(super) client: ClientAddr,
+    pub(super) guest: Guest,
+}
+
+/// What a connection has come to, to be run to its end.
+type Rest = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Serves a connection to its end, and counts it until then.
+///
+/// Its beginning and what it comes to are boxed apart: a task is as large as the largest thing that it ever waits
+/// for, and most of a connection's life is waiting for the next request.
+pub(super) fn serve(arrival: Arrival, present: Present) -> impl Future<Output = ()> {
+    let beginning = Box::pin(begin(arrival));
+    async move {
+        if let Some(rest) = beginning.await {
+            rest.await;
+        }
+        drop(present);
     }
 }
 
-async fn in_clear(
-    engine: Rc<Engine>,
-    plan: Arc<ListenerPlan>,
-    stream: TcpStream,
-    client: ClientAddr,
-    guest: Guest,
-    born: Instant,
-) {
-    let facts = Facts::new(client, None);
-    let within = born + engine.snapshot().timeouts.first_byte;
-    let sniffed = undrained(&guest, engine.deadlines.within(within, sniff(&stream))).await;
+/// Finds out who is there; `None` if the connection has come to nothing.
+async fn begin(arrival: Arrival) -> Option<Rest> {
+    let born = clock::now();
+    if let Err(error) = arrival.stream.set_nodelay(true) {
+        tracing::debug!(%error, "the client was gone before it was served");
+        return None;
+    }
+    match arrival.plan.tls.clone() {
+        None => in_clear(arrival, born).await,
+        Some(tls) => in_tls(arrival, &tls, born).await,
+    }
+}
+
+async fn in_clear(arrival: Arrival, born: Instant) -> Option<Rest> {
+    let facts = Facts::new(arrival.client, None);
+    let sniffed = {
+        let Arrival { engine, stream, .. } = &arrival;
+        let within = born + engine.snapshot().timeouts.first_byte;
+        undrained(
+            &arrival.guest,
+            engine.deadlines.within(within, sniff(stream)),
+        )
+        .await
+    };
     // Nothing has begun on it that a drain would have to wait for.
-    let Some(sniffed) = sniffed else {
-        return;
+    let Some(protocol) = sniffed? else {
+        lost(&arrival.engine, &facts, Fault::FirstByteTimeout);
+        return None;
     };
-    let Some(protocol) = sniffed else {
-        lost(&engine, &facts, Fault::FirstByteTimeout);
-        return;
-    };
+    // Without a protocol it came and went without a word, as health checks of balancers do.
+    let protocol = protocol?;
+    let downstream = Downstream::new(facts, arrival.plan, arrival.guest, born);
+    let stream = Stream::Tcp(Tcp(arrival.stream));
+    Some(speak(protocol, arrival.engine, downstream, stream))
+}
+
+/// The rest of a connection that speaks `protocol`.
+fn speak(protocol: Alpn, engine: Rc<Engine>, downstream: Downstream, stream: Stream) -> Rest {
+    let downstream = Rc::new(downstream);
     match protocol {
-        Some(Alpn::H2) => {
-            let downstream = Rc::new(Downstream::new(facts, plan, guest, born));
-            serve::http2(engine, downstream, Stream::Tcp(Tcp(stream))).await;
-        }
-        Some(Alpn::Http1) => {
-            let downstream = Rc::new(Downstream::new(facts, plan, guest, born));
-            serve::http1(engine, downstream, Stream::Tcp(Tcp(stream))).await;
-        }
-        // It came and went without a word, as health checks of balancers do.
-        None => {}
+        Alpn::H2 => Box::pin(serve::http2(engine, downstream, stream)),
+        Alpn::Http1 => Box::pin(serve::http1(engine, downstream, stream)),
     }
 }
 
@@ -120,50 +139,40 @@ async fn sniff(stream: &TcpStream) -> Option<Alpn> {
     }
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the connection as it was accepted, once"
-)]
-async fn in_tls(
-    engine: Rc<Engine>,
-    census: Rc<Census>,
-    plan: Arc<ListenerPlan>,
-    tls: &ServerPlan,
-    stream: TcpStream,
-    client: ClientAddr,
-    guest: Guest,
-    born: Instant,
-) {
+async fn in_tls(arrival: Arrival, tls: &ServerPlan, born: Instant) -> Option<Rest> {
+    let Arrival {
+        engine,
+        census,
+        plan,
+        stream,
+        client,
+        guest,
+    } = arrival;
     let within = born + engine.snapshot().timeouts.handshake;
     let handshake = async {
         let limit = engine.snapshot().limits.handshakes;
         let _turn = census.handshakes(limit).acquire().await;
         tls::accept(tls, stream).await
     };
-    let accepted = match engine.deadlines.within(within, handshake).await {
+    let (stream, session) = match engine.deadlines.within(within, handshake).await {
         Some(Ok(accepted)) => accepted,
-        Some(Err(error)) => return refused(&engine, client, error).await,
-        None => return lost(&engine, &Facts::new(client, None), Fault::HandshakeTimeout),
+        Some(Err(error)) => {
+            refused(&engine, client, error).await;
+            return None;
+        }
+        None => {
+            lost(&engine, &Facts::new(client, None), Fault::HandshakeTimeout);
+            return None;
+        }
     };
-    let (stream, session) = accepted;
-    let protocol = session.protocol;
     let secure = Secure {
         version: session.version.as_str(),
         server_name: session.server_name,
         client_subject: session.client.map(|client| client.subject),
     };
     let facts = Facts::new(client, Some(secure));
-    let born = clock::now();
-    match protocol {
-        Alpn::H2 => {
-            let downstream = Rc::new(Downstream::new(facts, plan, guest, born));
-            serve::http2(engine, downstream, stream).await;
-        }
-        Alpn::Http1 => {
-            let downstream = Rc::new(Downstream::new(facts, plan, guest, born));
-            serve::http1(engine, downstream, stream).await;
-        }
-    }
+    let downstream = Downstream::new(facts, plan, guest, clock::now());
+    Some(speak(session.protocol, engine, downstream, stream))
 }
 
 /// A handshake that came to nothing.
@@ -179,14 +188,15 @@ async fn refused(engine: &Engine, client: ClientAddr, error: AcceptError) {
             let mut record = engine.record(&facts);
             record.fault = Some(Fault::PlainOnTls);
             record.status = Some(Fault::PlainOnTls.code());
-            let farewell = async {
+            // Boxed, since few connections have this ahead of them and all would have the room for it.
+            let farewell = Box::pin(async {
                 stream.write_all(PLAIN_ON_TLS).await?;
                 stream.shutdown().await?;
                 // Unread bytes would turn the close into a reset, which can overtake the answer.
                 let mut rest = [0; 4096];
                 while stream.read(&mut rest).await? > 0 {}
                 Ok::<_, std::io::Error>(())
-            };
+            });
             // The client may take the answer or leave; either way the connection ends here.
             drop(tokio::time::timeout(FAREWELL, farewell).await);
         }
