@@ -1,10 +1,11 @@
 //! Holds what one exchange costs against `benches/budget.toml`: `.ci/run bench-counts`, the last part of it.
 //!
-//! Three kinds of cost that do not depend on how busy the machine is. Instructions were counted by `counts.rs`,
-//! whose JSON is in the file that the first argument names. Allocations are counted here, over the same rig.
-//! System calls are those of the program that the second argument names, under strace.
+//! Four kinds of cost that do not depend on how busy the machine is. Instructions were counted by `counts.rs`,
+//! whose JSON is in the file that the first argument names. Allocations are counted here, over the same rig, and
+//! so are the bytes that idle connections hold. System calls are those of the program that the second argument
+//! names, under strace.
 //!
-//! Built without optimization, unlike what it measures: how often we allocate does not depend on it.
+//! Built without optimization, unlike what it measures: how much we allocate does not depend on it.
 
 #![allow(unreachable_pub, reason = "nothing is outside of this binary")]
 #![expect(clippy::print_stdout, reason = "a table for whoever runs it")]
@@ -12,6 +13,8 @@
 #[path = "budget/calls.rs"]
 mod calls;
 mod configs;
+#[path = "budget/idle.rs"]
+mod idle;
 #[path = "budget/ledger.rs"]
 mod ledger;
 mod rig;
@@ -39,6 +42,9 @@ fn main() -> ExitCode {
     };
     let mut counts = instructions_in(Path::new(instructions));
     counts.extend(allocations());
+    for (name, kind) in idle::Kind::ALL {
+        counts.insert(format!("held_bytes.idle.{name}"), idle::bytes_held(kind));
+    }
     let calls = calls::data_calls(Path::new(program));
     counts.insert("system_calls.https_http1".to_owned(), calls.values().sum());
     let now = Ledger {

@@ -42,8 +42,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Http1<T> {
 }
 
 /// An HTTP/2 connection.
-pub struct Http2 {
-    transport: DuplexStream,
+pub struct Http2<T = DuplexStream> {
+    transport: T,
     requests: Vec<u8>,
     answers: Vec<u8>,
     next_stream: u32,
@@ -62,9 +62,9 @@ const FRAME_HEAD: usize = 9;
 /// `:status: 200` (RFC 7541, appendix A).
 const STATUS_200: u8 = 0x88;
 
-impl Http2 {
+impl<T: AsyncRead + AsyncWrite + Unpin> Http2<T> {
     /// Connects, with windows so large that no exchange has to move them.
-    pub async fn new(mut transport: DuplexStream) -> Self {
+    pub async fn new(mut transport: T) -> Self {
         let mut greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         frame(&mut greeting, SETTINGS, 0, 0, &[]);
         let window = (u32::MAX >> 1) - 0xFFFF;
