@@ -14,4 +14,5 @@ pub mod name;
 pub mod octets;
 pub mod path;
 pub mod pattern;
+pub mod spare;
 pub mod units;

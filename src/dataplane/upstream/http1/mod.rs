@@ -23,17 +23,20 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use self::chunked::{Chunked, Step};
 use self::decode::{Decoded, Framing};
 use crate::base::fault::Fault;
+use crate::base::spare;
 use crate::dataplane::tls::Stream;
 use crate::dataplane::upstream::draft::{Added, Draft, Failure};
 use crate::dataplane::upstream::head::AnswerHead;
 
 pub use self::decode::RESPONSE_FIELDS;
 
-/// Bytes that are asked for when a head is waited for, and when a body is.
+/// Bytes that are asked for when a head is waited for.
 const HEAD_READ: usize = 8 << 10;
-const BODY_READ: usize = 64 << 10;
 
-/// Pieces of a request's body up to this size are copied behind what is to be written, not sent beside it.
+/// What is left of a body up to this size is read into a buffer of its own.
+const SHORT: usize = 16 << 10;
+
+/// Pieces of a body up to this size are copied: behind what is to be written, or out of a large buffer.
 const COPY_LIMIT: usize = 4 << 10;
 
 /// Bytes that are gathered by copying for one write, and pieces that go beside them.
@@ -476,6 +479,34 @@ fn poll_read(
     pin!(stream.read_buf(buffer)).poll(cx)
 }
 
+/// Reads once of a body of which so many bytes are left; how many came, zero at the end.
+fn poll_read_body(
+    stream: &mut Stream,
+    cx: &mut Context<'_>,
+    rest: &mut Bytes,
+    left: usize,
+) -> Poll<io::Result<usize>> {
+    if left <= SHORT {
+        let mut buffer = BytesMut::new();
+        let read = poll_read(stream, cx, &mut buffer, left);
+        *rest = buffer.freeze();
+        return read;
+    }
+    ready!(stream.poll_readable(cx));
+    let mut buffer = spare::take();
+    let read = pin!(stream.read_buf(&mut buffer)).poll(cx);
+    // A little must not hold on to a lot, should the client take its time.
+    *rest = if buffer.len() <= COPY_LIMIT {
+        let copy = Bytes::copy_from_slice(&buffer);
+        buffer.clear();
+        copy
+    } else {
+        buffer.split().freeze()
+    };
+    spare::give(buffer);
+    read
+}
+
 /// An answer's body on its way in, and what of the request is still on its way out.
 #[derive(Debug)]
 pub struct Flow<B> {
@@ -548,13 +579,12 @@ where
                     return Poll::Ready(Some(Err("a chunk is malformed")));
                 }
             }
-            let room = match &self.body {
-                Left::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).min(BODY_READ),
-                Left::Chunked(_) | Left::UntilClose => BODY_READ,
+            let left = match &self.body {
+                Left::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX),
+                Left::Chunked(_) | Left::UntilClose => usize::MAX,
             };
-            let mut buffer = BytesMut::new();
-            match ready!(poll_read(&mut wire.stream, cx, &mut buffer, room)) {
-                Ok(1..) => self.rest = buffer.freeze(),
+            match ready!(poll_read_body(&mut wire.stream, cx, &mut self.rest, left)) {
+                Ok(1..) => {}
                 Ok(0) if matches!(self.body, Left::UntilClose) => {
                     self.wire = None;
                     return Poll::Ready(None);
