@@ -1,4 +1,5 @@
-//! Lockgate beside real servers and clients: nginx, Node, Python, gRPC, curl, wrk, h2load, openssl, a browser.
+//! Lockgate beside real servers and clients: nginx, HAProxy, Node, Python, gRPC, curl, wrk, h2load, openssl, a
+//! browser.
 //!
 //! Each test drives the real binary with a config in a folder of its own, on ports the system chose, and ends every
 //! program it started. Behind the feature `peers`, since plain `cargo test` needs nothing but Rust and a C compiler;
@@ -14,6 +15,8 @@
     reason = "a test fails by panicking, its helpers too, and tells its figures"
 )]
 
+#[path = "peers/compare.rs"]
+mod compare;
 #[path = "peers/curl.rs"]
 mod curl;
 #[path = "peers/demo.rs"]
