@@ -35,3 +35,7 @@ bench-counts:
 # Tests beside real servers and clients; installs them.
 peers:
     .ci/run peers
+
+# Every scenario of benches/peers once, to see that it works; installs what it needs.
+compare:
+    .ci/run compare
