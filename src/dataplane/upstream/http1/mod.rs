@@ -6,6 +6,7 @@
 mod chunked;
 mod decode;
 mod encode;
+mod flow;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -17,24 +18,22 @@ use std::time::Instant;
 use bytes::{Buf, Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-use self::chunked::{Chunked, Step};
+use self::chunked::Chunked;
 use self::decode::{Decoded, Framing};
+use self::flow::Left;
 use crate::base::fault::Fault;
-use crate::base::spare;
 use crate::dataplane::tls::Stream;
 use crate::dataplane::upstream::draft::{Added, Draft, Failure};
 use crate::dataplane::upstream::head::AnswerHead;
 
 pub use self::decode::RESPONSE_FIELDS;
+pub use self::flow::Flow;
 
 /// Bytes that are asked for when a head is waited for.
 const HEAD_READ: usize = 8 << 10;
-
-/// What is left of a body up to this size is read into a buffer of its own.
-const SHORT: usize = 16 << 10;
 
 /// Pieces of a body up to this size are copied: behind what is to be written, or out of a large buffer.
 const COPY_LIMIT: usize = 4 << 10;
@@ -477,140 +476,4 @@ fn poll_read(
         buffer.reserve(room);
     }
     pin!(stream.read_buf(buffer)).poll(cx)
-}
-
-/// Reads once of a body of which so many bytes are left; how many came, zero at the end.
-fn poll_read_body(
-    stream: &mut Stream,
-    cx: &mut Context<'_>,
-    rest: &mut Bytes,
-    left: usize,
-) -> Poll<io::Result<usize>> {
-    if left <= SHORT {
-        let mut buffer = BytesMut::new();
-        let read = poll_read(stream, cx, &mut buffer, left);
-        *rest = buffer.freeze();
-        return read;
-    }
-    ready!(stream.poll_readable(cx));
-    let mut buffer = spare::take();
-    let read = pin!(stream.read_buf(&mut buffer)).poll(cx);
-    // A little must not hold on to a lot, should the client take its time.
-    *rest = if buffer.len() <= COPY_LIMIT {
-        let copy = Bytes::copy_from_slice(&buffer);
-        buffer.clear();
-        copy
-    } else {
-        buffer.split().freeze()
-    };
-    spare::give(buffer);
-    read
-}
-
-/// An answer's body on its way in, and what of the request is still on its way out.
-#[derive(Debug)]
-pub struct Flow<B> {
-    wire: Option<Wire>,
-    sending: Sending<B>,
-    rest: Bytes,
-    body: Left,
-    keeps_alive: bool,
-}
-
-/// What is to come of the body.
-#[derive(Debug)]
-enum Left {
-    Length(u64),
-    Chunked(Chunked),
-    UntilClose,
-}
-
-impl<B> Flow<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    /// The connection, if it may serve another exchange: to be called when the body is over.
-    ///
-    /// A request that is not out by then ends with its connection: its answer is complete.
-    pub fn settle(&mut self) -> Option<Wire> {
-        let wire = self.wire.take()?;
-        (self.keeps_alive && self.sending.is_done() && self.rest.is_empty()).then_some(wire)
-    }
-
-    /// Whether nothing more comes.
-    pub fn is_over(&self) -> bool {
-        match &self.body {
-            Left::Length(left) => *left == 0,
-            Left::Chunked(chunked) => chunked.is_over(),
-            Left::UntilClose => self.wire.is_none(),
-        }
-    }
-
-    /// What is known of the length.
-    pub fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            Left::Length(left) => SizeHint::with_exact(*left),
-            Left::Chunked(_) | Left::UntilClose => SizeHint::default(),
-        }
-    }
-
-    /// The next frame; `None` at the end.
-    ///
-    /// # Errors
-    /// A sentence for the process log. The answer is cut then.
-    pub fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
-        loop {
-            let Some(wire) = &mut self.wire else {
-                return Poll::Ready(None);
-            };
-            if let Poll::Ready(Err(Broken::Body)) = self.sending.poll(&mut wire.stream, cx) {
-                return Poll::Ready(Some(Err("the request broke off")));
-            }
-            match take(&mut self.body, &mut self.rest) {
-                Ok(Step::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                Ok(Step::End(trailers)) => {
-                    return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
-                }
-                Ok(Step::More) => {}
-                Err(chunked::ChunkBroken) => {
-                    return Poll::Ready(Some(Err("a chunk is malformed")));
-                }
-            }
-            let left = match &self.body {
-                Left::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX),
-                Left::Chunked(_) | Left::UntilClose => usize::MAX,
-            };
-            match ready!(poll_read_body(&mut wire.stream, cx, &mut self.rest, left)) {
-                Ok(1..) => {}
-                Ok(0) if matches!(self.body, Left::UntilClose) => {
-                    self.wire = None;
-                    return Poll::Ready(None);
-                }
-                Ok(0) => return Poll::Ready(Some(Err("the connection ended"))),
-                Err(error) => {
-                    tracing::debug!(%error, "an upstream connection broke");
-                    return Poll::Ready(Some(Err("the connection broke")));
-                }
-            }
-        }
-    }
-}
-
-/// Takes what comes next off `rest`.
-fn take(body: &mut Left, rest: &mut Bytes) -> Result<Step, chunked::ChunkBroken> {
-    match body {
-        Left::Length(0) => Ok(Step::End(None)),
-        Left::Chunked(chunked) => chunked.step(rest),
-        Left::Length(_) | Left::UntilClose if rest.is_empty() => Ok(Step::More),
-        Left::Length(left) => {
-            // At most what is there, so it fits.
-            let some = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
-            *left -= some as u64;
-            Ok(Step::Data(rest.split_to(some)))
-        }
-        Left::UntilClose => Ok(Step::Data(std::mem::take(rest))),
-    }
 }
