@@ -1,10 +1,8 @@
 //! Configs of benches, from text to what workers read.
 
-use std::collections::BTreeMap;
-
 use lockgate::base::clock;
 use lockgate::config::{Config, error::Source, parse};
-use lockgate::controlplane::compile::{self, Materials};
+use lockgate::controlplane::compile::{Answers, Compiler, Files, Outside};
 use lockgate::dataplane::snapshot::Snapshot;
 
 /// A config as workers read it. It may not name files or hosts.
@@ -20,11 +18,13 @@ pub fn parse(source: &Source) -> Config {
 
 /// From checked values to what workers read.
 pub fn compile(config: &Config, source: &Source) -> Snapshot {
-    let materials = Materials {
-        files: &BTreeMap::new(),
-        answers: &BTreeMap::new(),
+    let (answers, files) = (Answers::new(), Files::new());
+    let outside = Outside {
+        answers: &answers,
         now: clock::wall(),
     };
-    compile::compile(config, source, &materials, None)
-        .expect("the config names nothing from outside")
+    let compiler = Compiler::new(outside, None);
+    let main = compiler.main(config, source, &files);
+    let main = main.expect("the config names nothing from outside");
+    compiler.snapshot(config, main, Vec::new())
 }

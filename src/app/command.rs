@@ -21,7 +21,7 @@ use crate::cli::{self, Command, Format, Invocation};
 use crate::config::Config;
 use crate::config::error::{self, ConfigError};
 use crate::config::schema;
-use crate::controlplane::compile::{self, Answers, Materials};
+use crate::controlplane::compile::{Answers, Compiler, Outside};
 use crate::controlplane::explain::{self, Question};
 use crate::controlplane::reload::load::{self, Environment};
 use crate::dataplane::snapshot::Snapshot;
@@ -201,12 +201,13 @@ fn explain(config: &Path, method: &str, url: &str, headers: &[(String, String)])
 fn load_and_compile(path: &Path) -> Result<(Config, Snapshot), Vec<ConfigError>> {
     let attempt = load::load(path, &Environment::new(cli::env), &Default::default());
     let loaded = attempt.result?;
-    let materials = Materials {
-        files: &loaded.files,
+    let outside = Outside {
         answers: &Answers::new(),
         now: clock::wall(),
     };
-    let snapshot = compile::compile(&loaded.config, &loaded.source, &materials, None)?;
+    let compiler = Compiler::new(outside, None);
+    let main = compiler.main(&loaded.config, &loaded.source, &loaded.files)?;
+    let snapshot = compiler.snapshot(&loaded.config, main, Vec::new());
     Ok((loaded.config, snapshot))
 }
 

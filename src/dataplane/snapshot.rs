@@ -75,8 +75,9 @@ pub struct ListenerPlan {
 pub struct Route {
     /// Its name.
     pub name: RouteName,
-    /// Run in order on the request, backwards on the response.
-    pub filters: Box<[Filter]>,
+    /// Run in order on the request, backwards on the response. Shared with the versions before and after that have
+    /// the same.
+    pub filters: Arc<[Filter]>,
     /// Where requests go.
     pub action: Action,
     /// From the request's last byte sent to the answer's head.

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::{Errors, Materials};
 use crate::config::listener::{Certificate, ClientAuth, ClientAuthMode, Listener, Tls};
@@ -47,16 +48,6 @@ pub(super) fn compile(
     plans.collect()
 }
 
-/// Reads one identity, or writes down at `path` why that cannot be.
-pub(super) fn identity(
-    certificate: &Certificate,
-    path: &str,
-    materials: &Materials<'_>,
-    errors: &mut Errors<'_>,
-) -> Option<Arc<Identity>> {
-    Identities::of(None, *materials).find(certificate, path, errors)
-}
-
 fn is_same(before: &ListenerPlan, after: &ListenerPlan) -> bool {
     let same_tls = match (&before.tls, &after.tls) {
         (Some(before), Some(after)) => Arc::ptr_eq(before, after),
@@ -81,11 +72,7 @@ fn server_plan(
         .iter()
         .enumerate()
         .map(|(index, certificate)| {
-            identities.find(
-                certificate,
-                &format!("{path}.certificates[{index}]"),
-                errors,
-            )
+            identities.find(certificate, format!("{path}.certificates[{index}]"), errors)
         });
     // Collected first, so that every certificate is looked at.
     let certificates: Vec<_> = certificates.collect();
@@ -139,29 +126,61 @@ impl<'a> Identities<'a> {
     fn find(
         &mut self,
         certificate: &Certificate,
-        path: &str,
+        path: String,
         errors: &mut Errors<'_>,
     ) -> Option<Arc<Identity>> {
-        let (cert_path, key_path) = (format!("{path}.cert"), format!("{path}.key"));
-        let cert = errors.bytes(&self.materials, &certificate.cert, &cert_path);
-        let key = errors.bytes(&self.materials, &certificate.key, &key_path);
-        let (cert, key) = (cert?, key?);
-        let digest = Identity::digest_of(cert, key);
+        let unread = Unread::of(certificate, path, &self.materials, errors)?;
+        let digest = unread.digest();
         if let Some(known) = self.known.get(&digest) {
             return Some(Arc::clone(known));
         }
-        match Identity::load(cert, key, self.materials.now) {
-            Ok(identity) => {
-                let identity = Arc::new(identity);
-                self.known.insert(digest, Arc::clone(&identity));
-                Some(identity)
-            }
+        let identity = unread.read(self.materials.outside.now, errors)?;
+        self.known.insert(digest, Arc::clone(&identity));
+        Some(identity)
+    }
+}
+
+/// A certificate and its key, still as bytes: those that are known by their digest stay unread.
+pub(super) struct Unread<'a> {
+    certificate: &'a Certificate,
+    path: String,
+    cert: &'a [u8],
+    key: &'a [u8],
+}
+
+impl<'a> Unread<'a> {
+    /// The bytes, or a note at `path` of what is missing.
+    pub(super) fn of(
+        certificate: &'a Certificate,
+        path: String,
+        materials: &Materials<'a>,
+        errors: &mut Errors<'_>,
+    ) -> Option<Self> {
+        let cert = errors.bytes(materials, &certificate.cert, &format!("{path}.cert"));
+        let key = errors.bytes(materials, &certificate.key, &format!("{path}.key"));
+        Some(Self {
+            certificate,
+            path,
+            cert: cert?,
+            key: key?,
+        })
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        Identity::digest_of(self.cert, self.key)
+    }
+
+    /// The identity, or a note of what is wrong with it.
+    pub(super) fn read(self, now: SystemTime, errors: &mut Errors<'_>) -> Option<Arc<Identity>> {
+        match Identity::load(self.cert, self.key, now) {
+            Ok(identity) => Some(Arc::new(identity)),
             Err(error) => {
-                let (file, path) = match error.part() {
-                    Part::Certificate => (&certificate.cert, cert_path),
-                    Part::Key => (&certificate.key, key_path),
+                let (file, part) = match error.part() {
+                    Part::Certificate => (&self.certificate.cert, "cert"),
+                    Part::Key => (&self.certificate.key, "key"),
                 };
                 let message = format!("{}: {error}", file.display());
+                let path = format!("{}.{part}", self.path);
                 errors.add(&path, &message, Some(error.help()));
                 None
             }

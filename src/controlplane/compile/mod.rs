@@ -1,8 +1,9 @@
-//! Pure: a checked config, the bytes it names and the previous snapshot become the next snapshot, or every error.
+//! Pure: checked files, the bytes they name and the previous snapshot become the next snapshot, or every error.
 //!
 //! The reload loop calls it, and `check` and `explain` do without a previous one. No sockets, no files, no clock:
-//! all of that was done before and comes as [`Materials`]. Live state is carried over from the previous snapshot
-//! (invariant I4); what is equal to before *is* the one from before, by `Arc`, so that the data plane can tell.
+//! all of that was done before and comes as [`Outside`] and [`Part`]. Live state is carried over from the previous
+//! snapshot (invariant I4); what is equal to before *is* the one from before, by `Arc`, so that the data plane can
+//! tell.
 
 mod listener;
 mod pool;
@@ -21,58 +22,167 @@ use std::time::SystemTime;
 use crate::base::addr::EndpointTarget;
 use crate::config::Config;
 use crate::config::error::{ConfigError, Source};
-use crate::dataplane::snapshot::{Limits, Snapshot, Timeouts};
+use crate::config::pool::Pool as PoolConfig;
+use crate::config::route::Route as RouteConfig;
+use crate::dataplane::route::{Match, RouteTable};
+use crate::dataplane::snapshot::{Limits, ListenerPlan, Route, Snapshot, Timeouts};
+use crate::dataplane::upstream::pool::Pool;
 
 /// Names and their addresses; a name that never resolved is not in it.
 pub type Answers = BTreeMap<String, Vec<IpAddr>>;
 
+/// Files, each with its bytes or why it cannot be read.
+pub type Files = BTreeMap<PathBuf, io::Result<Vec<u8>>>;
+
 /// Errors told at a time.
 const ERRORS_LIMIT: usize = 100;
 
-/// What the outside world contributes to a snapshot.
+/// What the outside world contributes to a snapshot, beside files.
 #[derive(Clone, Copy, Debug)]
-pub struct Materials<'a> {
-    /// Every file that the config names, or why it cannot be read.
-    pub files: &'a BTreeMap<PathBuf, io::Result<Vec<u8>>>,
+pub struct Outside<'a> {
     /// The addresses of names.
     pub answers: &'a Answers,
     /// The time on the wall: certificates are good from then to then.
     pub now: SystemTime,
 }
 
-/// Compiles `config`.
-///
-/// The access log is the one of `previous`: opening another is not pure, and left to the caller.
-///
-/// # Errors
-/// Everything that is wrong, at its place in `source`.
-pub fn compile(
-    config: &Config,
-    source: &Source,
-    materials: &Materials<'_>,
-    previous: Option<&Snapshot>,
-) -> Result<Snapshot, Vec<ConfigError>> {
-    let mut errors = Errors {
-        source,
-        all: Vec::new(),
-        untold: 0,
-    };
-    let pools = pool::compile(&config.pools, materials, previous, &mut errors);
-    let listeners = listener::compile(&config.listeners, materials, previous, &mut errors);
-    let routes = route::compile(&config.routes, &pools, &mut errors);
-    if !errors.all.is_empty() {
-        return Err(errors.sorted());
+/// The version in force, from which its successor takes over what stays.
+#[derive(Debug)]
+pub struct Previous<'a> {
+    /// The snapshot.
+    pub snapshot: &'a Snapshot,
+    /// What its routes were compiled from. One that is missing is compiled anew.
+    pub routes: Vec<&'a RouteConfig>,
+}
+
+/// What one file says of routes and pools, with the bytes of the files that it names.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// Its text, for the places of errors.
+    pub source: &'a Source,
+    /// Its routes.
+    pub routes: &'a [RouteConfig],
+    /// Its pools.
+    pub pools: &'a [PoolConfig],
+    /// The files that it names.
+    pub files: &'a Files,
+}
+
+/// A part, compiled.
+#[derive(Debug)]
+pub struct Compiled {
+    pools: Vec<Arc<Pool>>,
+    rules: Vec<(Match, Arc<Route>)>,
+}
+
+/// The main file, compiled.
+#[derive(Debug)]
+pub struct Main {
+    part: Compiled,
+    listeners: Box<[Arc<ListenerPlan>]>,
+}
+
+/// Compiles files one after the other beside the version in force, and puts them together.
+#[derive(Debug)]
+pub struct Compiler<'a> {
+    outside: Outside<'a>,
+    previous: Option<&'a Snapshot>,
+    pools: pool::Before<'a>,
+    routes: route::Before<'a>,
+}
+
+impl<'a> Compiler<'a> {
+    /// A compiler of what follows `previous`.
+    pub fn new(outside: Outside<'a>, previous: Option<&Previous<'a>>) -> Self {
+        let snapshot = previous.map(|previous| previous.snapshot);
+        Self {
+            outside,
+            previous: snapshot,
+            pools: pool::Before::of(snapshot),
+            routes: route::Before::of(previous),
+        }
     }
-    Ok(Snapshot {
-        version: previous.map_or(1, |previous| previous.version + 1),
-        listeners,
-        routes,
-        pools,
-        trusted_proxies: config.trusted_proxies.clone().into(),
-        limits: limits(config),
-        timeouts: Arc::new(timeouts(config)),
-        access_log: previous.and_then(|previous| previous.access_log.clone()),
-    })
+
+    /// Compiles the main file.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at its place in the file.
+    pub fn main(
+        &self,
+        config: &Config,
+        source: &Source,
+        files: &Files,
+    ) -> Result<Main, Vec<ConfigError>> {
+        let mut errors = Errors::of(source);
+        let part = Part {
+            source,
+            routes: &config.routes,
+            pools: &config.pools,
+            files,
+        };
+        let part = self.compile(&part, &mut errors);
+        let listeners = &config.listeners;
+        let materials = self.materials(files);
+        let listeners = listener::compile(listeners, &materials, self.previous, &mut errors);
+        errors.none_or(Main { part, listeners })
+    }
+
+    /// Compiles the file of a site.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at its place in the file.
+    pub fn site(&self, part: &Part<'_>) -> Result<Compiled, Vec<ConfigError>> {
+        let mut errors = Errors::of(part.source);
+        let compiled = self.compile(part, &mut errors);
+        errors.none_or(compiled)
+    }
+
+    /// Puts the main file and its sites together, in this order: of equally specific routes the earlier one wins.
+    ///
+    /// The access log is the previous one: opening another is not pure, and left to the caller.
+    pub fn snapshot(&self, config: &Config, main: Main, sites: Vec<Compiled>) -> Snapshot {
+        let Main { part, listeners } = main;
+        let Compiled {
+            mut pools,
+            mut rules,
+        } = part;
+        for site in sites {
+            pools.extend(site.pools);
+            rules.extend(site.rules);
+        }
+        let previous = self.previous;
+        Snapshot {
+            version: previous.map_or(1, |previous| previous.version + 1),
+            listeners,
+            routes: RouteTable::new(rules),
+            pools: pools.into(),
+            trusted_proxies: config.trusted_proxies.clone().into(),
+            limits: limits(config),
+            timeouts: Arc::new(timeouts(config)),
+            access_log: previous.and_then(|previous| previous.access_log.clone()),
+        }
+    }
+
+    fn compile(&self, part: &Part<'_>, errors: &mut Errors<'_>) -> Compiled {
+        let materials = self.materials(part.files);
+        let pools = pool::compile(part.pools, &materials, &self.pools, errors);
+        let rules = route::compile(part.routes, &pools, &self.routes, errors);
+        Compiled { pools, rules }
+    }
+
+    fn materials<'m>(&'m self, files: &'m Files) -> Materials<'m> {
+        Materials {
+            files,
+            outside: self.outside,
+        }
+    }
+}
+
+/// What one file may use of the world.
+#[derive(Clone, Copy, Debug)]
+struct Materials<'a> {
+    files: &'a Files,
+    outside: Outside<'a>,
 }
 
 /// Every file that must be read before `config` can be compiled.
@@ -125,7 +235,24 @@ struct Errors<'a> {
     untold: usize,
 }
 
-impl Errors<'_> {
+impl<'s> Errors<'s> {
+    fn of(source: &'s Source) -> Self {
+        Self {
+            source,
+            all: Vec::new(),
+            untold: 0,
+        }
+    }
+
+    /// What was made, if nothing is wrong with it.
+    fn none_or<T>(self, made: T) -> Result<T, Vec<ConfigError>> {
+        if self.all.is_empty() {
+            Ok(made)
+        } else {
+            Err(self.sorted())
+        }
+    }
+
     fn add(&mut self, path: &str, message: &str, help: Option<&str>) {
         // Finding the place reads the text again: of a thousand errors the first hundred are enough to begin with.
         if self.all.len() == ERRORS_LIMIT {

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Errors, Materials, listener};
+use super::listener::Unread;
+use super::{Errors, Materials};
 use crate::base::addr::{EndpointAddr, EndpointTarget};
 use crate::base::name::PoolName;
 use crate::config;
@@ -22,26 +23,26 @@ use crate::dataplane::upstream::pool::{Member, Pool};
 pub(super) fn compile(
     pools: &[config::pool::Pool],
     materials: &Materials<'_>,
-    previous: Option<&Snapshot>,
+    before: &Before<'_>,
     errors: &mut Errors<'_>,
-) -> Box<[Arc<Pool>]> {
-    let before = Before::of(previous);
+) -> Vec<Arc<Pool>> {
     let pools = pools
         .iter()
-        .map(|pool| one(pool, materials, &before, errors));
+        .map(|pool| one(pool, materials, before, errors));
     // Collected first, so that every pool is looked at.
     let pools: Vec<_> = pools.collect();
     pools.into_iter().flatten().collect()
 }
 
 /// What the previous snapshot has to hand over.
-struct Before<'a> {
+#[derive(Debug)]
+pub(super) struct Before<'a> {
     pools: HashMap<&'a PoolName, &'a Arc<Pool>>,
     endpoints: HashMap<&'a Identity, &'a Arc<Endpoint>>,
 }
 
 impl<'a> Before<'a> {
-    fn of(previous: Option<&'a Snapshot>) -> Self {
+    pub(super) fn of(previous: Option<&'a Snapshot>) -> Self {
         let pools = || previous.into_iter().flat_map(|previous| &previous.pools);
         let members = pools().flat_map(|pool| &pool.members);
         Self {
@@ -160,7 +161,7 @@ fn addresses(target: &EndpointTarget, materials: &Materials<'_>) -> Vec<Endpoint
         EndpointTarget::Tcp(address) => vec![EndpointAddr::Tcp(*address)],
         EndpointTarget::Unix(path) => vec![EndpointAddr::Unix(path.as_path().into())],
         EndpointTarget::Name { host, port } => {
-            let found = materials.answers.get(host).into_iter().flatten();
+            let found = materials.outside.answers.get(host).into_iter().flatten();
             found
                 .map(|&ip| EndpointAddr::Tcp(SocketAddr::new(ip, *port)))
                 .collect()
@@ -214,16 +215,16 @@ fn client_plan(
         None => Some(Roots::System),
         Some(ca) => errors.bytes(materials, ca, &ca_path).map(Roots::Pem),
     };
-    let identity = match &tls.client_certificate {
+    let certificate = match &tls.client_certificate {
         None => None,
         Some(certificate) => {
             let path = format!("{path}.client_certificate");
-            Some(listener::identity(certificate, &path, materials, errors)?)
+            Some(Unread::of(certificate, path, materials, errors)?)
         }
     };
-    let options = ClientOptions {
+    let mut options = ClientOptions {
         roots: roots?,
-        identity: identity.as_deref(),
+        identity: None,
         alpn: match pool.protocol {
             config::pool::Protocol::Auto => AlpnOffer::Auto,
             config::pool::Protocol::Http1 => AlpnOffer::Http1,
@@ -231,7 +232,7 @@ fn client_plan(
         },
         accept_any: tls.danger_accept_any_certificate,
     };
-    let digest = options.digest();
+    let digest = options.digest_with(certificate.as_ref().map(Unread::digest));
     let members = previous.into_iter().flat_map(|previous| &previous.members);
     let mut plans = members
         .filter_map(|member| member.endpoint.tls.as_ref())
@@ -239,6 +240,11 @@ fn client_plan(
     if let Some(plan) = plans.find(|plan| plan.digest() == digest) {
         return Some(Arc::clone(plan));
     }
+    let identity = match certificate {
+        None => None,
+        Some(certificate) => Some(certificate.read(materials.outside.now, errors)?),
+    };
+    options.identity = identity.as_deref();
     match ClientPlan::new(&options) {
         Ok(plan) => Some(Arc::new(plan)),
         Err(error) => {

@@ -1,50 +1,163 @@
-//! Route tables and filters.
+//! Routes: their conditions, filters and actions.
+//!
+//! A route that says the same as before and leads to the same pool is that very route; one that changed keeps the
+//! filters that did not, and a condition that did not change is not read again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::{HeaderName, Method};
 
-use super::Errors;
-use crate::base::name::PoolName;
+use super::{Errors, Previous};
+use crate::base::name::{PoolName, RouteName};
 use crate::config::route as config;
 use crate::dataplane::filter::{Filter, FilterInvalid, FixedResponse, Redirect};
-use crate::dataplane::route::{HostMatch, Match, PathMatch, RouteTable, ValueMatch};
+use crate::dataplane::route::{HostMatch, Match, PathMatch, ValueMatch};
 use crate::dataplane::snapshot::{Action, Route};
 use crate::dataplane::upstream::pool::Pool;
 
 pub(super) fn compile(
     routes: &[config::Route],
     pools: &[Arc<Pool>],
+    before: &Before<'_>,
     errors: &mut Errors<'_>,
-) -> RouteTable<Arc<Route>> {
+) -> Vec<(Match, Arc<Route>)> {
     let pools: HashMap<_, _> = pools.iter().map(|pool| (&pool.name, pool)).collect();
     let rules = routes.iter().enumerate().filter_map(|(index, route)| {
         let path = format!("routes[{index}]");
-        let condition = condition(&route.matches, &format!("{path}.match"), errors);
-        let compiled = one(route, &path, &pools, errors);
-        Some((condition?, Arc::new(compiled?)))
+        let known = before.routes.get(&route.name);
+        let condition = match known {
+            Some(known) if known.config.matches == route.matches => Some(known.condition.clone()),
+            Some(_) | None => condition(&route.matches, &format!("{path}.match"), errors),
+        };
+        let compiled = one(route, &path, &pools, known, errors);
+        Some((condition?, compiled?))
     });
-    RouteTable::new(rules.collect())
+    rules.collect()
+}
+
+/// What the previous snapshot has to hand over.
+#[derive(Debug)]
+pub(super) struct Before<'a> {
+    routes: HashMap<&'a RouteName, Known<'a>>,
+}
+
+/// A route in force, and what it was compiled from.
+#[derive(Debug)]
+struct Known<'a> {
+    config: &'a config::Route,
+    condition: &'a Match,
+    route: &'a Arc<Route>,
+}
+
+impl<'a> Before<'a> {
+    pub(super) fn of(previous: Option<&Previous<'a>>) -> Self {
+        let Some(previous) = previous else {
+            return Self {
+                routes: HashMap::new(),
+            };
+        };
+        let configs: HashMap<_, _> = previous.routes.iter().map(|&c| (&c.name, c)).collect();
+        let known = previous.snapshot.routes.iter();
+        let known = known.filter_map(|(condition, route)| {
+            let config = *configs.get(&route.name)?;
+            let known = Known {
+                config,
+                condition,
+                route,
+            };
+            Some((&route.name, known))
+        });
+        Self {
+            routes: known.collect(),
+        }
+    }
+}
+
+impl Known<'_> {
+    /// Whether the route would come out the same once more, but for its condition.
+    fn is_same(&self, route: &config::Route, pool: Option<&Arc<Pool>>) -> bool {
+        let leads_there = match &self.route.action {
+            Action::Forward(before) => pool.is_some_and(|pool| Arc::ptr_eq(before, pool)),
+            Action::Redirect(_) | Action::Respond(_) => pool.is_none(),
+        };
+        let config::Route {
+            name: _,
+            matches: _,
+            filters,
+            action,
+            timeouts,
+            retry,
+            danger_allow_encoded_slashes,
+        } = self.config;
+        leads_there
+            && *filters == route.filters
+            && *action == route.action
+            && *timeouts == route.timeouts
+            && *retry == route.retry
+            && *danger_allow_encoded_slashes == route.danger_allow_encoded_slashes
+    }
 }
 
 fn one(
     route: &config::Route,
     path: &str,
     pools: &HashMap<&PoolName, &Arc<Pool>>,
+    known: Option<&Known<'_>>,
     errors: &mut Errors<'_>,
-) -> Option<Route> {
-    let filters = route.filters.iter().enumerate().map(|(index, filter)| {
+) -> Option<Arc<Route>> {
+    let pool = match &route.action {
+        // A pool that is not there, though the config was checked, has an error of its own.
+        config::Action::Pool(name) => pools.get(name).copied(),
+        config::Action::Redirect { .. } | config::Action::Respond { .. } => None,
+    };
+    if let Some(known) = known
+        && known.is_same(route, pool)
+    {
+        return Some(Arc::clone(known.route));
+    }
+    let filters = match known {
+        // What they hold of their own, they keep.
+        Some(known) if known.config.filters == route.filters => {
+            Some(Arc::clone(&known.route.filters))
+        }
+        Some(_) | None => filters(&route.filters, path, errors),
+    };
+    let action = action(&route.action, pool, path, errors);
+    Some(Arc::new(Route {
+        name: route.name.clone(),
+        filters: filters?,
+        action: action?,
+        response_timeout: route.timeouts.response,
+        idle_timeout: route.timeouts.idle,
+        stream_timeout: route.timeouts.stream,
+        retries: route.retry.attempts,
+        allow_encoded_slashes: route.danger_allow_encoded_slashes,
+    }))
+}
+
+fn filters(
+    filters: &[config::Filter],
+    path: &str,
+    errors: &mut Errors<'_>,
+) -> Option<Arc<[Filter]>> {
+    let filters = filters.iter().enumerate().map(|(index, filter)| {
         let (key, made) = compile_filter(filter);
         errors.take(made, &format!("{path}.filters[{index}].{key}"))
     });
     // Collected first, so that every filter is looked at.
     let filters: Vec<_> = filters.collect();
-    let action = match &route.action {
-        // A pool that is not there, though the config was checked, has an error of its own.
-        config::Action::Pool(name) => pools
-            .get(name)
-            .map(|&pool| Action::Forward(Arc::clone(pool))),
+    filters.into_iter().collect()
+}
+
+fn action(
+    action: &config::Action,
+    pool: Option<&Arc<Pool>>,
+    path: &str,
+    errors: &mut Errors<'_>,
+) -> Option<Action> {
+    match action {
+        config::Action::Pool(_) => pool.map(|pool| Action::Forward(Arc::clone(pool))),
         config::Action::Redirect { to, status } => errors
             .take(Redirect::new(to, *status), &format!("{path}.redirect"))
             .map(Action::Redirect),
@@ -58,17 +171,7 @@ fn one(
                 &format!("{path}.respond"),
             )
             .map(Action::Respond),
-    };
-    Some(Route {
-        name: route.name.clone(),
-        filters: filters.into_iter().collect::<Option<_>>()?,
-        action: action?,
-        response_timeout: route.timeouts.response,
-        idle_timeout: route.timeouts.idle,
-        stream_timeout: route.timeouts.stream,
-        retries: route.retry.attempts,
-        allow_encoded_slashes: route.danger_allow_encoded_slashes,
-    })
+    }
 }
 
 /// The filter, and the key it is written under.

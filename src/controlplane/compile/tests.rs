@@ -9,10 +9,11 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, KeyPair};
 
-use super::{Answers, Materials, compile, files_of, names_of};
-use crate::config::error::Source;
+use super::{Answers, Compiler, Outside, Previous, files_of, names_of};
+use crate::config::Config;
+use crate::config::error::{ConfigError, Source};
 use crate::config::parse;
-use crate::dataplane::snapshot::Snapshot;
+use crate::dataplane::snapshot::{Route, Snapshot};
 use crate::dataplane::upstream::endpoint::Endpoint;
 use crate::dataplane::upstream::pool::Pool;
 
@@ -21,7 +22,7 @@ struct World {
     files: BTreeMap<PathBuf, io::Result<Vec<u8>>>,
     answers: Answers,
     now: SystemTime,
-    current: Option<Snapshot>,
+    current: Option<(Config, Snapshot)>,
 }
 
 impl World {
@@ -57,16 +58,16 @@ impl World {
 
     /// What is wrong with `yaml`, as `line: message` each.
     fn refuses(&mut self, yaml: &str) -> Vec<String> {
-        self.attempt(yaml).unwrap_err()
+        self.attempt(yaml).map(|_| ()).unwrap_err()
     }
 
     /// Puts `yaml` in force.
     fn accepts(&mut self, yaml: &str) -> &Snapshot {
         let next = self.attempt(yaml).unwrap();
-        self.current.insert(next)
+        &self.current.insert(next).1
     }
 
-    fn attempt(&mut self, yaml: &str) -> Result<Snapshot, Vec<String>> {
+    fn attempt(&mut self, yaml: &str) -> Result<(Config, Snapshot), Vec<String>> {
         let source = Source::new("/cfg/proxy.yaml", yaml);
         let config = parse::parse(&source, &|_| None).unwrap();
         for file in files_of(&config) {
@@ -74,27 +75,43 @@ impl World {
                 .entry(file)
                 .or_insert_with(|| Err(io::ErrorKind::NotFound.into()));
         }
-        let materials = Materials {
-            files: &self.files,
+        let outside = Outside {
             answers: &self.answers,
             now: self.now,
         };
-        compile(&config, &source, &materials, self.current.as_ref()).map_err(|errors| {
-            errors
-                .iter()
-                .map(|error| format!("{}: {}", error.line, error.message))
-                .collect()
-        })
+        let previous = self.current.as_ref();
+        let previous = previous.map(|(config, snapshot)| Previous {
+            snapshot,
+            routes: config.routes.iter().collect(),
+        });
+        let compiler = Compiler::new(outside, previous.as_ref());
+        let main = compiler.main(&config, &source, &self.files);
+        let told = |error: &ConfigError| format!("{}: {}", error.line, error.message);
+        let main = main.map_err(|errors| errors.iter().map(told).collect::<Vec<_>>())?;
+        let snapshot = compiler.snapshot(&config, main, Vec::new());
+        Ok((config, snapshot))
+    }
+
+    fn snapshot(&self) -> &Snapshot {
+        &self.current.as_ref().unwrap().1
     }
 
     fn pool(&self, name: &str) -> Arc<Pool> {
-        let pools = &self.current.as_ref().unwrap().pools;
+        let pools = &self.snapshot().pools;
         Arc::clone(
             pools
                 .iter()
                 .find(|pool| pool.name.as_str() == name)
                 .unwrap(),
         )
+    }
+
+    fn route(&self, name: &str) -> Arc<Route> {
+        let mut routes = self.snapshot().routes.iter();
+        let (_, route) = routes
+            .find(|(_, route)| route.name.as_str() == name)
+            .unwrap();
+        Arc::clone(route)
     }
 
     fn endpoint(&self, pool: &str, address: &str) -> Arc<Endpoint> {
@@ -136,11 +153,75 @@ fn what_is_equal_to_before_is_the_one_from_before() {
     let mut world = World::new();
     assert_eq!(world.accepts(TWO_POOLS).version, 1);
     let (a, b) = (world.pool("a"), world.pool("b"));
-    let listener = Arc::clone(&world.current.as_ref().unwrap().listeners[0]);
+    let listener = Arc::clone(&world.snapshot().listeners[0]);
     let next = world.accepts(TWO_POOLS);
     assert_eq!(next.version, 2);
     assert!(Arc::ptr_eq(&next.listeners[0], &listener));
     assert!(Arc::ptr_eq(&world.pool("a"), &a) && Arc::ptr_eq(&world.pool("b"), &b));
+}
+
+#[test]
+fn a_route_is_the_same_as_long_as_it_says_the_same_and_leads_to_the_same_pool() {
+    let routes = |respond: &str, to: &str, response: &str, balance: &str| {
+        format!(
+            "
+listeners:
+  - address: 127.0.0.1:80
+routes:
+  - {{ name: fixed, match: {{ path: /f }}, respond: {{ status: {respond} }} }}
+  - {{ name: moved, match: {{ path: /m }}, redirect: {{ to: {to} }} }}
+  - name: app
+    match: {{ headers: {{ x-a: {{ regex: '[0-9]+' }} }} }}
+    filters: [ {{ set_request_headers: {{ x-a: '1' }} }} ]
+    timeouts: {{ response: {response} }}
+    pool: app
+pools:
+  app: {{ balance: {balance}, endpoints: [ 10.0.0.1:80 ] }}
+"
+        )
+    };
+    let mut world = World::new();
+    let mut kept = |text: &str| {
+        let before = world
+            .current
+            .is_some()
+            .then(|| ["fixed", "moved", "app"].map(|name| world.route(name)));
+        world.accepts(text);
+        let before = before?;
+        let after = ["fixed", "moved", "app"].map(|name| world.route(name));
+        let same = [0, 1, 2].map(|at: usize| Arc::ptr_eq(&before[at], &after[at]));
+        let filters = Arc::ptr_eq(&before[2].filters, &after[2].filters);
+        Some((same, filters))
+    };
+    let base = routes("200", "/x", "5s", "round_robin");
+    assert_eq!(kept(&base), None);
+    assert_eq!(kept(&base), Some(([true, true, true], true)));
+    let answer = routes("204", "/x", "5s", "round_robin");
+    assert_eq!(kept(&answer), Some(([false, true, true], true)));
+    let target = routes("204", "/y", "5s", "round_robin");
+    assert_eq!(kept(&target), Some(([true, false, true], true)));
+    // What a filter holds of its own stays with the filters that did not change.
+    let timeout = routes("204", "/y", "6s", "round_robin");
+    assert_eq!(kept(&timeout), Some(([true, true, false], true)));
+    let pool = routes("204", "/y", "6s", "least_connections");
+    assert_eq!(kept(&pool), Some(([true, true, false], true)));
+    let filter = pool.replace("x-a: '1'", "x-a: '2'");
+    assert_eq!(kept(&filter), Some(([true, true, false], false)));
+}
+
+#[test]
+fn a_condition_may_change_under_a_route() {
+    let mut world = World::new();
+    world.accepts(TWO_POOLS);
+    let first = world.route("*/a");
+    let text = TWO_POOLS.replace(
+        "  - match: { path: /a }",
+        "  - name: '*/a'\n    match: { path: /b }",
+    );
+    let next = world.accepts(&text);
+    let (condition, _) = next.routes.iter().next().unwrap();
+    assert!(condition.path.holds("/b/x") && !condition.path.holds("/a"));
+    assert!(Arc::ptr_eq(&first, &world.route("*/a")));
 }
 
 #[test]
@@ -257,7 +338,7 @@ fn a_listener_with_equal_files_keeps_its_plan_and_one_with_others_gets_another()
     world.certificate("a", 30);
     world.certificate("b", 30);
     world.accepts(TLS);
-    let plan = Arc::clone(&world.current.as_ref().unwrap().listeners[0]);
+    let plan = Arc::clone(&world.snapshot().listeners[0]);
     assert!(Arc::ptr_eq(&plan, &world.accepts(TLS).listeners[0]));
     world.certificate("b", 30);
     let renewed = Arc::clone(&world.accepts(TLS).listeners[0]);
@@ -386,4 +467,27 @@ fn a_pool_shares_one_tls_plan_and_keeps_it_while_its_files_are_the_same() {
     world.certificate("a", 30);
     world.accepts(UPSTREAM_TLS);
     assert_ne!(world.endpoint("app", "10.0.0.1:443").id, one.id);
+}
+
+#[test]
+fn a_certificate_that_a_pool_shows_may_expire_in_service_too() {
+    let shows = UPSTREAM_TLS.replace(
+        "a.pem }",
+        "a.pem, client_certificate: { cert: certs/b.pem, key: certs/b.key } }",
+    );
+    let mut world = World::new();
+    world.certificate("a", 30);
+    world.certificate("b", 10);
+    world.accepts(&shows);
+    let endpoint = world.endpoint("app", "10.0.0.1:443");
+    world.now += DAY * 20;
+    world.accepts(&shows);
+    assert_eq!(world.endpoint("app", "10.0.0.1:443").id, endpoint.id);
+    world.current = None;
+    let errors = world.refuses(&shows);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(
+        errors[0].contains("b.pem: the certificate expired"),
+        "{errors:?}"
+    );
 }

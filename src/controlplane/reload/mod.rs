@@ -25,8 +25,8 @@ use tokio::time;
 use crate::base::clock;
 use crate::config::Config;
 use crate::config::error::ConfigError;
-use crate::controlplane::compile::{self, Materials};
-use crate::dataplane::snapshot::{self, Writer};
+use crate::controlplane::compile::{self, Compiler, Outside, Previous};
+use crate::dataplane::snapshot::{self, Snapshot, Writer};
 use crate::dataplane::worker::Workers;
 
 use self::listeners::Bound;
@@ -241,10 +241,11 @@ impl Reload {
         }
         let answers = resolve(&self.setup.wanted, &loaded.config, &self.answers).await;
         let current = self.writer.current();
+        let previous = self.previous(&current);
         prepare(
             loaded,
             answers,
-            Some(&current),
+            Some(&previous),
             &self.bound,
             self.worker_count,
         )
@@ -280,17 +281,20 @@ impl Reload {
             return;
         }
         let before = self.writer.current();
-        let materials = Materials {
-            files: &self.in_force.files,
+        let outside = Outside {
             answers: &answers,
             now: clock::wall(),
         };
-        let compiled = compile::compile(
-            &self.in_force.config,
-            &self.in_force.source,
-            &materials,
-            Some(&before),
-        );
+        let Loaded {
+            source,
+            config,
+            files,
+        } = &self.in_force;
+        let previous = self.previous(&before);
+        let compiler = Compiler::new(outside, Some(&previous));
+        let compiled = compiler
+            .main(config, source, files)
+            .map(|main| compiler.snapshot(config, main, Vec::new()));
         self.answers = answers;
         let verdict = match compiled {
             Ok(next) => {
@@ -305,6 +309,14 @@ impl Reload {
             Err(errors) => Verdict::Rejected(errors.iter().map(ToString::to_string).collect()),
         };
         self.show(Cause::Resolved, begun, verdict);
+    }
+
+    /// What is in force, for the compilation of what follows it.
+    fn previous<'a>(&'a self, snapshot: &'a Snapshot) -> Previous<'a> {
+        Previous {
+            snapshot,
+            routes: self.in_force.config.routes.iter().collect(),
+        }
     }
 
     fn reopen(&self) {

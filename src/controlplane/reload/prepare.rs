@@ -10,7 +10,7 @@ use super::load::Loaded;
 use crate::base::clock;
 use crate::config::error::{ConfigError, Source};
 use crate::config::{AccessLogFormat, AccessLogPath, Config};
-use crate::controlplane::compile::{self, Materials};
+use crate::controlplane::compile::{Compiler, Outside, Previous};
 use crate::dataplane::snapshot::Snapshot;
 use crate::telemetry::{Destination, Format, Settings, Sink};
 
@@ -26,7 +26,7 @@ pub(super) struct Next {
 pub(super) fn prepare(
     loaded: Loaded,
     answers: Answers,
-    current: Option<&Snapshot>,
+    previous: Option<&Previous<'_>>,
     bound: &Bound,
     workers: usize,
 ) -> Result<Next, Vec<ConfigError>> {
@@ -35,12 +35,14 @@ pub(super) fn prepare(
         config,
         files,
     } = &loaded;
-    let materials = Materials {
-        files,
+    let outside = Outside {
         answers: &answers,
         now: clock::wall(),
     };
-    let snapshot = compile::compile(config, source, &materials, current)?;
+    let compiler = Compiler::new(outside, previous);
+    let main = compiler.main(config, source, files)?;
+    let snapshot = compiler.snapshot(config, main, Vec::new());
+    let current = previous.map(|previous| previous.snapshot);
     let places = config
         .listeners
         .iter()

@@ -60,11 +60,15 @@ pub struct ClientOptions<'a> {
 impl ClientOptions<'_> {
     /// The [`ClientPlan::digest`] of a plan with these options, without making it.
     pub fn digest(&self) -> Digest {
+        self.digest_with(self.identity.map(Identity::fingerprint))
+    }
+
+    /// The same with the identity of this fingerprint, which need not be read for it.
+    pub fn digest_with(&self, identity: Option<Digest>) -> Digest {
         let roots = match self.roots {
             Roots::System => &[][..],
             Roots::Pem(pem) => pem,
         };
-        let identity = self.identity.map(Identity::fingerprint);
         let flags = [
             u8::from(matches!(self.roots, Roots::System)),
             match self.alpn {
