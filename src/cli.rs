@@ -35,7 +35,10 @@ pub enum Command {
         format: Format,
     },
     /// Print the JSON Schema of the config language.
-    Schema,
+    Schema {
+        /// That of the files that `include` names.
+        site: bool,
+    },
     /// Tell what a request would meet.
     Explain {
         /// The method.
@@ -124,7 +127,11 @@ enum Subcommands {
         format: Format,
     },
     /// Print the JSON Schema of config files, for editors.
-    Schema,
+    Schema {
+        /// That of the files of sites, which `include` names.
+        #[arg(long)]
+        site: bool,
+    },
     /// Tell which listener, route, filters and pool a request would meet, and why; sends nothing.
     Explain {
         /// The method, such as GET.
@@ -163,7 +170,7 @@ impl From<Subcommands> for Command {
                 config: ConfigFile { config },
                 format,
             } => Self::Check { config, format },
-            Subcommands::Schema => Self::Schema,
+            Subcommands::Schema { site } => Self::Schema { site },
             Subcommands::Explain {
                 method,
                 url,

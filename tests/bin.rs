@@ -204,12 +204,97 @@ routes:
 }
 
 #[test]
+fn check_and_explain_tell_of_sites_that_are_broken() {
+    let main = ONE.replace("routes:", "include: sites/*.yaml\nroutes:");
+    let folder = folder(&main);
+    fs::create_dir(folder.path().join("sites")).unwrap();
+    let site = |name: &str, text: &str| fs::write(folder.path().join("sites").join(name), text);
+    site(
+        "blog.yaml",
+        "routes: [ { match: { host: blog.test }, respond: { status: 204 } } ]",
+    )
+    .unwrap();
+    let output = lockgate(&["check"], folder.path());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(stdout(&output).starts_with("ok: proxy.yaml: 1 listener, 2 routes, 0 pools, 1 site\n"));
+    site(
+        "shop.yaml",
+        "routes: [ { match: { host: shop.test }, pool: app } ]",
+    )
+    .unwrap();
+    let output = lockgate(&["check"], folder.path());
+    assert_eq!(output.status.code(), Some(1));
+    let text = stdout(&output);
+    for told in [
+        " --> sites/shop.yaml:1:47",
+        "proxy.yaml: 1 listener, 2 routes, 0 pools, 1 site",
+        "a start would leave out the site shop (sites/shop.yaml)",
+    ] {
+        assert!(text.contains(told), "{told} is not in\n{text}");
+    }
+    let output = lockgate(&["check", "--format", "json"], folder.path());
+    let errors: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(errors[0]["file"], "sites/shop.yaml", "{errors:#}");
+
+    let output = lockgate(&["explain", "GET", "http://shop.test/"], folder.path());
+    assert!(output.status.success(), "{output:?}");
+    let left_out = "site      left out, its file is broken: 503, site_invalid\n";
+    assert!(stdout(&output).contains(left_out), "{}", stdout(&output));
+    assert!(
+        stderr(&output).contains("sites/shop.yaml:1:47"),
+        "{}",
+        stderr(&output)
+    );
+    let output = lockgate(&["explain", "GET", "http://blog.test/"], folder.path());
+    assert!(
+        stdout(&output).contains("route     blog/blog.test/\n"),
+        "{}",
+        stdout(&output)
+    );
+}
+
+#[test]
 fn the_schema_is_json() {
     let folder = folder(ONE);
-    let output = lockgate(&["schema"], folder.path());
-    assert!(output.status.success());
-    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(schema["$defs"].is_object(), "{schema:#}");
+    for arguments in [&["schema"][..], &["schema", "--site"]] {
+        let output = lockgate(arguments, folder.path());
+        assert!(output.status.success());
+        let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(schema["$defs"].is_object(), "{schema:#}");
+    }
+}
+
+#[test]
+fn a_site_that_breaks_and_is_mended_is_told_of_once_each() {
+    let proxy = Proxy::start(ONE);
+    proxy.listens("web");
+    proxy.says(&["ready"]);
+    let sites = proxy.folder.path().join("sites");
+    fs::create_dir(&sites).unwrap();
+    let file = sites.join("shop.yaml");
+    fs::write(
+        &file,
+        "routes: [ { match: { host: shop.test }, respond: { status: 204 } } ]",
+    )
+    .unwrap();
+    proxy.write(&ONE.replace("routes:", "include: sites/*.yaml\nroutes:"));
+    proxy.says(&["a new version is in force", "sites +shop", "include"]);
+    fs::write(&file, "routes: [ { pool: app } ]").unwrap();
+    proxy.says(&["ERROR", "sites/shop.yaml:1:19", "pool `app` is not defined"]);
+    proxy.says(&["ERROR", "a site is frozen", "site=shop", "errors=1"]);
+    proxy.says(&["nothing to change", "broken_sites=\"shop\""]);
+    proxy.write(
+        &ONE.replace("routes:", "include: [ sites/*.yaml ]\nroutes:")
+            .replace("one", "two"),
+    );
+    let line = proxy.says(&[""]);
+    assert!(
+        line.contains("a new version is in force") && line.contains("broken_sites"),
+        "{line}"
+    );
+    fs::remove_file(&file).unwrap();
+    proxy.says(&["site=shop", "again, or gone"]);
+    proxy.says(&["a new version is in force", "sites -shop"]);
 }
 
 #[test]

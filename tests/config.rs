@@ -15,7 +15,11 @@ use std::path::{Path, PathBuf};
 
 use lockgate::config::error::{self, ConfigError, Source};
 use lockgate::config::parse::parse;
-use lockgate::config::{Config, Limits, Timeouts, route, schema};
+use lockgate::config::{Config, Limits, Timeouts, pool, route, schema, site};
+use lockgate::controlplane::reload::in_force::InForce;
+use lockgate::controlplane::reload::load::Environment;
+use lockgate::controlplane::reload::rehearse;
+use lockgate::controlplane::reload::sites::Taken;
 use proptest::prelude::*;
 
 fn root() -> &'static Path {
@@ -69,7 +73,54 @@ fn show(config: &Config) -> String {
     for listener in &config.listeners {
         writeln!(text, "{listener:?}").unwrap();
     }
-    for route in &config.routes {
+    show_routes(&mut text, &config.routes, &config.pools);
+    writeln!(text, "access_log: {:?}", config.access_log).unwrap();
+    if !config.trusted_proxies.is_empty() {
+        writeln!(text, "trusted_proxies: {:?}", config.trusted_proxies).unwrap();
+    }
+    if config.limits != Limits::default() {
+        writeln!(text, "{:#?}", config.limits).unwrap();
+    }
+    if config.timeouts != Timeouts::default() {
+        writeln!(text, "{:#?}", config.timeouts).unwrap();
+    }
+    for pattern in &config.include {
+        writeln!(text, "include: {pattern}").unwrap();
+    }
+    if config.strict {
+        text.push_str("strict\n");
+    }
+    for danger in config.dangers() {
+        writeln!(text, "DANGER {danger}").unwrap();
+    }
+    text
+}
+
+/// A config with its sites, and what is wrong with those that are broken.
+fn show_sites(in_force: &InForce) -> String {
+    let mut text = show(in_force.config());
+    for site in &in_force.sites {
+        let taken = match &site.taken {
+            Taken::Written(_) => "",
+            Taken::Frozen { .. } => " is frozen",
+            Taken::LeftOut { .. } => " is left out",
+        };
+        writeln!(text, "\nSite {}{taken}", site.name).unwrap();
+        if let Some(part) = site.part() {
+            show_routes(&mut text, part.routes, part.pools);
+        }
+        if let Taken::LeftOut { claims } = &site.taken {
+            for claim in claims {
+                writeln!(text, "  {:?} {:?}", claim.hosts, claim.path).unwrap();
+            }
+        }
+        text.push_str(&error::render(&site.errors, false));
+    }
+    text
+}
+
+fn show_routes(text: &mut String, routes: &[route::Route], pools: &[pool::Pool]) {
+    for route in routes {
         writeln!(text, "Route {:?}", route.name.as_str()).unwrap();
         writeln!(text, "  {:?}", route.matches).unwrap();
         for filter in &route.filters {
@@ -83,7 +134,7 @@ fn show(config: &Config) -> String {
             writeln!(text, "  {:?}", route.retry).unwrap();
         }
     }
-    for pool in &config.pools {
+    for pool in pools {
         let (name, balance, protocol) = (pool.name.as_str(), pool.balance, pool.protocol);
         let connect = pool.connect_timeout;
         writeln!(
@@ -98,27 +149,15 @@ fn show(config: &Config) -> String {
             writeln!(text, "  {tls:?}").unwrap();
         }
     }
-    writeln!(text, "access_log: {:?}", config.access_log).unwrap();
-    if !config.trusted_proxies.is_empty() {
-        writeln!(text, "trusted_proxies: {:?}", config.trusted_proxies).unwrap();
-    }
-    if config.limits != Limits::default() {
-        writeln!(text, "{:#?}", config.limits).unwrap();
-    }
-    if config.timeouts != Timeouts::default() {
-        writeln!(text, "{:#?}", config.timeouts).unwrap();
-    }
-    for danger in config.dangers() {
-        writeln!(text, "DANGER {danger}").unwrap();
-    }
-    text
 }
 
 #[test]
 fn every_case_becomes_what_is_expected() {
     let mut wrong = String::new();
     let mut cases = 0;
-    for file in files(&root().join("tests/config"), "yaml") {
+    let mut all = files(&root().join("tests/config"), "yaml");
+    all.retain(|file| !file.starts_with(root().join(SITES)));
+    for file in all {
         let name = Path::new("conf").join(file.file_name().unwrap());
         let found = match read(&name, &fs::read_to_string(&file).unwrap()) {
             Ok(config) => show(&config),
@@ -131,6 +170,42 @@ fn every_case_becomes_what_is_expected() {
     }
     assert!(cases >= 40, "only {cases} cases were found");
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// Where each folder is a case of a config with sites.
+const SITES: &str = "tests/config/sites";
+
+#[test]
+fn every_case_with_sites_becomes_what_is_expected() {
+    let environment = Environment::new(env);
+    let mut wrong = String::new();
+    let mut cases = 0;
+    for entry in fs::read_dir(root().join(SITES)).unwrap() {
+        let folder = entry.unwrap().path();
+        // Tests run at the root: what is told is the same on every machine.
+        let config = folder.join("proxy.yaml");
+        let config = config.strip_prefix(root()).unwrap();
+        let found = match rehearse(config, &environment) {
+            Ok((in_force, _)) => show_sites(&in_force),
+            Err(errors) => error::render(&errors, false),
+        };
+        if let Err(difference) = check(&folder.join("expected"), &found) {
+            wrong.push_str(&difference);
+        }
+        cases += 1;
+    }
+    assert!(cases >= 4, "only {cases} cases were found");
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn the_schema_of_a_site_has_the_keys_of_a_site() {
+    let schema: serde_json::Value = serde_json::from_str(&schema::site_schema()).unwrap();
+    assert_eq!(schema["$ref"], "#/$defs/site");
+    let site = &schema["$defs"]["site"];
+    let keys: Vec<_> = site["properties"].as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["pools", "routes"]);
+    assert!(schema["$defs"]["config"].is_null());
 }
 
 #[test]
@@ -151,7 +226,10 @@ fn the_schema_names_every_part_and_key() {
 fn every_example_and_every_block_in_the_docs_is_right() {
     let mut texts = Vec::new();
     let mut configs = files(&root().join("examples"), "yaml");
-    configs.retain(|file| file.file_name().is_some_and(|name| name == "proxy.yaml"));
+    configs.retain(|file| {
+        let is_main = file.file_name().is_some_and(|name| name == "proxy.yaml");
+        is_main || is_site(file)
+    });
     configs.push(root().join("proxy.yaml"));
     for file in configs {
         if let Ok(text) = fs::read_to_string(&file) {
@@ -168,11 +246,25 @@ fn every_example_and_every_block_in_the_docs_is_right() {
         }
     }
     for (file, line, text) in texts {
-        if let Err(errors) = read(&file, &text) {
+        let read = match is_site(&file) || text.starts_with("# sites/") {
+            true => {
+                let source = Source::new(&file, &text);
+                site::parse(&source, &"site".into(), &Config::default(), &env).map(drop)
+            }
+            false => read(&file, &text).map(drop),
+        };
+        if let Err(errors) = read {
             let (file, errors) = (file.display(), error::render(&errors, false));
             panic!("{file}, the config from line {line} on:\n{errors}");
         }
     }
+}
+
+fn is_site(file: &Path) -> bool {
+    // Whatever the project's own folder is called.
+    let file = file.strip_prefix(root()).unwrap_or(file);
+    let folder = file.parent().and_then(Path::file_name);
+    folder.is_some_and(|folder| folder == "sites")
 }
 
 /// The YAML blocks of a page and the lines where they begin.

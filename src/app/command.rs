@@ -18,12 +18,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{App, Options, StartError};
 use crate::base::clock;
 use crate::cli::{self, Command, Format, Invocation};
-use crate::config::Config;
 use crate::config::error::{self, ConfigError};
 use crate::config::schema;
-use crate::controlplane::compile::{Answers, Compiler, Outside};
-use crate::controlplane::explain::{self, Question};
-use crate::controlplane::reload::load::{self, Environment};
+use crate::controlplane::explain::{self, Question, Written};
+use crate::controlplane::reload;
+use crate::controlplane::reload::in_force::InForce;
+use crate::controlplane::reload::load::Environment;
 use crate::dataplane::snapshot::Snapshot;
 use crate::demo;
 use crate::telemetry;
@@ -35,7 +35,8 @@ pub fn execute(invocation: Invocation) -> ExitCode {
         Command::Run { config } => with_log(&log, || run(options(&config), || {})),
         Command::Demo => with_log(&log, run_demo),
         Command::Check { config, format } => check(&config, format),
-        Command::Schema => print(&schema::schema()),
+        Command::Schema { site: false } => print(&schema::schema()),
+        Command::Schema { site: true } => print(&schema::site_schema()),
         Command::Explain {
             method,
             url,
@@ -147,40 +148,59 @@ impl Signals {
 }
 
 fn check(config: &Path, format: Format) -> ExitCode {
-    let checked = load_and_compile(config);
-    match format {
-        Format::Text => match &checked {
-            Ok((config_read, _)) => {
-                print(&summary(config, config_read));
+    let rehearsed = rehearse(config);
+    let errors = match &rehearsed {
+        Ok((in_force, _)) => in_force.errors(),
+        Err(errors) => errors.clone(),
+    };
+    match (format, &rehearsed) {
+        (Format::Text, Ok((in_force, _))) => {
+            if !errors.is_empty() {
+                print(&error::render(&errors, io::stdout().is_terminal()));
             }
-            Err(errors) => {
-                print(&error::render(errors, io::stdout().is_terminal()));
-            }
-        },
-        Format::Json => {
-            let errors = checked.as_ref().err().map_or(&[][..], Vec::as_slice);
-            print(&error::to_json(errors));
+            print(&summary(config, in_force));
+        }
+        (Format::Text, Err(_)) => {
+            print(&error::render(&errors, io::stdout().is_terminal()));
+        }
+        (Format::Json, _) => {
+            print(&error::to_json(&errors));
         }
     }
-    match checked {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+    if errors.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
 
-fn summary(path: &Path, config: &Config) -> String {
+fn summary(path: &Path, in_force: &InForce) -> String {
     let count = |count: usize, word: &str| match count {
         1 => format!("1 {word}"),
         _ => format!("{count} {word}s"),
     };
-    let mut text = format!(
-        "ok: {}: {}, {}, {}\n",
-        path.display(),
-        count(config.listeners.len(), "listener"),
-        count(config.routes.len(), "route"),
-        count(config.pools.len(), "pool"),
-    );
-    for danger in config.dangers() {
+    let left_out: Vec<_> = in_force
+        .sites
+        .iter()
+        .filter(|site| site.good().is_none())
+        .collect();
+    let mut parts = vec![
+        count(in_force.config().listeners.len(), "listener"),
+        count(in_force.routes().count(), "route"),
+        count(in_force.pools().count(), "pool"),
+    ];
+    if !in_force.sites.is_empty() {
+        parts.push(count(in_force.sites.len() - left_out.len(), "site"));
+    }
+    let ok = if left_out.is_empty() { "ok: " } else { "" };
+    let mut text = format!("{ok}{}: {}\n", path.display(), parts.join(", "));
+    for site in left_out {
+        let (name, file) = (&site.name, site.path.display());
+        text.push_str(&format!(
+            "a start would leave out the site {name} ({file})\n"
+        ));
+    }
+    for danger in in_force.dangers() {
         text.push_str(&format!("security is lowered by {danger}\n"));
     }
     text
@@ -191,24 +211,26 @@ fn explain(config: &Path, method: &str, url: &str, headers: &[(String, String)])
         Ok(question) => question,
         Err(error) => return fail(&error),
     };
-    match load_and_compile(config) {
-        Ok((config, snapshot)) => print(&explain::explain(&config, &snapshot, &question)),
+    match rehearse(config) {
+        Ok((in_force, snapshot)) => {
+            say(&error::render(
+                &in_force.errors(),
+                io::stderr().is_terminal(),
+            ));
+            let written = Written {
+                listeners: &in_force.config().listeners,
+                routes: in_force.routes().collect(),
+                pools: in_force.pools().collect(),
+            };
+            print(&explain::explain(&written, &snapshot, &question))
+        }
         Err(errors) => fail_config(&errors),
     }
 }
 
 /// Everything that a start does, short of asking for names and opening sockets.
-fn load_and_compile(path: &Path) -> Result<(Config, Snapshot), Vec<ConfigError>> {
-    let attempt = load::load(path, &Environment::new(cli::env), &Default::default());
-    let loaded = attempt.result?;
-    let outside = Outside {
-        answers: &Answers::new(),
-        now: clock::wall(),
-    };
-    let compiler = Compiler::new(outside, None);
-    let main = compiler.main(&loaded.config, &loaded.source, &loaded.files)?;
-    let snapshot = compiler.snapshot(&loaded.config, main, Vec::new());
-    Ok((loaded.config, snapshot))
+fn rehearse(config: &Path) -> Result<(InForce, Snapshot), Vec<ConfigError>> {
+    reload::rehearse(config, &Environment::new(cli::env))
 }
 
 fn options(config: &Path) -> Options {

@@ -20,8 +20,9 @@ use tokio::sync::{mpsc, watch as cell};
 use tokio::task::JoinSet;
 
 use crate::controlplane::discovery::dns;
+use crate::controlplane::reload::board::Board;
 use crate::controlplane::reload::load::Environment;
-use crate::controlplane::reload::outcome::{Board, Outcome};
+use crate::controlplane::reload::outcome::Outcome;
 use crate::controlplane::reload::watch::{self, Pace};
 use crate::controlplane::reload::{Demands, Ending, Reload, Setup};
 

@@ -43,8 +43,10 @@ names! {
     ListenerName;
     /// The name of a route: its `name`, or host and path of its match.
     RouteName;
-    /// The name of a pool: its key under `pools`.
+    /// The name of a pool: its key under `pools`, behind the name of its site if it has one.
     PoolName;
+    /// The name of a site: that of its file, without extension.
+    SiteName;
 }
 
 /// The number of one endpoint object in this process.

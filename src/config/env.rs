@@ -47,12 +47,12 @@ pub(crate) fn fill(node: &mut Node, lookup: Lookup<'_>, problems: &mut Vec<Probl
     }
 }
 
-struct Wrong {
+pub(super) struct Wrong {
     message: String,
     help: String,
 }
 
-fn filled(text: &str, lookup: Lookup<'_>) -> Result<String, Wrong> {
+pub(super) fn filled(text: &str, lookup: Lookup<'_>) -> Result<String, Wrong> {
     let mut result = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {

@@ -93,6 +93,11 @@ impl Source {
         }
     }
 
+    /// Whether both are the same text of the same file.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.file == other.file && self.text == other.text
+    }
+
     /// A source of a file's bytes.
     ///
     /// # Errors

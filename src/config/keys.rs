@@ -17,7 +17,7 @@ use super::values::http::{
     FieldName, FieldValue, Method, OpenFieldName, Pattern, QueryName, RedirectStatus,
     RedirectTarget, SetFieldName, UrlPath,
 };
-use super::values::{Bytes, FilePath, Name, ServerName, Timeout, Workers};
+use super::values::{Bytes, FilePath, IncludePath, Name, ServerName, Timeout, Workers};
 use super::{AccessLogFormat, AccessLogPath};
 use crate::base::addr::{EndpointTarget, ListenAddr};
 use crate::base::name::PoolName;
@@ -44,6 +44,23 @@ section! {
         limits: Limits, optional "the defaults of its keys";
         /// Timeouts of client connections, and the defaults for routes.
         timeouts: Timeouts, optional "the defaults of its keys";
+        /// Files with routes and pools of their own, such as `sites/*.yaml`: each is a site, and stands or falls alone.
+        /// `*` stands for any characters of a name, but for a dot at its front.
+        include: OneOrMore<IncludePath>, optional "none";
+        /// Whether a site that is broken refuses the whole config. Else it stays as it was when it was last good, or is
+        /// left out if it never was, and the others go on.
+        strict: bool, default "false";
+    }
+}
+
+section! {
+    /// A file that `include` names. Names of pools and routes are its own; the other keys are those of the main file.
+    Site as "site" (Keys) {
+        /// What happens to requests, beside the routes of the main file. Of two files that claim the same host and path
+        /// the earlier one keeps it; the main file is the first.
+        routes: Vec<At<Route>>, required;
+        /// Named sets of endpoints, for the routes of this file alone.
+        pools: Named<PoolName, Pool>, optional "no pools";
     }
 }
 
@@ -473,6 +490,7 @@ mod tests {
     #[test]
     fn every_default_is_a_value_of_its_kind() {
         unwritten::<Root>();
+        unwritten::<Site>();
         unwritten::<Listener>();
         unwritten::<ClientAuth>();
         unwritten::<Route>();

@@ -7,6 +7,7 @@ mod check;
 mod decode;
 mod env;
 pub mod error;
+pub mod include;
 mod keys;
 mod kinds;
 pub mod listener;
@@ -15,7 +16,9 @@ pub mod parse;
 pub mod pool;
 pub mod reference;
 pub mod route;
+mod salvage;
 pub mod schema;
+pub mod site;
 mod suggest;
 mod values;
 
@@ -43,6 +46,10 @@ pub struct Config {
     pub limits: Limits,
     /// Timeouts of connections, and the defaults for routes.
     pub timeouts: Timeouts,
+    /// The files of the sites, in order.
+    pub include: Vec<include::Pattern>,
+    /// Whether a broken site refuses the whole.
+    pub strict: bool,
 }
 
 /// The form of an access-log line.
@@ -131,18 +138,27 @@ impl Default for Timeouts {
 impl Config {
     /// What is set that lowers security, as paths; to be logged at start.
     pub fn dangers(&self) -> Vec<String> {
-        let routes = self.routes.iter().enumerate();
-        let routes = routes
-            .filter(|(_, route)| route.danger_allow_encoded_slashes)
-            .map(|(index, _)| format!("routes[{index}].danger_allow_encoded_slashes"));
-        let pools = self.pools.iter();
-        let pools = pools
-            .filter(|pool| {
-                pool.tls
-                    .as_ref()
-                    .is_some_and(|tls| tls.danger_accept_any_certificate)
-            })
-            .map(|pool| format!("pools.{}.tls.danger_accept_any_certificate", pool.name));
-        routes.chain(pools).collect()
+        dangers(&self.routes, &self.pools, |pool| pool.name.as_str())
     }
+}
+
+/// What of these lowers security, as paths; `key` says what a pool is called in its file.
+fn dangers<'a>(
+    routes: &'a [route::Route],
+    pools: &'a [pool::Pool],
+    key: impl Fn(&'a pool::Pool) -> &'a str,
+) -> Vec<String> {
+    let routes = routes.iter().enumerate();
+    let routes = routes
+        .filter(|(_, route)| route.danger_allow_encoded_slashes)
+        .map(|(index, _)| format!("routes[{index}].danger_allow_encoded_slashes"));
+    let pools = pools
+        .iter()
+        .filter(|pool| {
+            pool.tls
+                .as_ref()
+                .is_some_and(|tls| tls.danger_accept_any_certificate)
+        })
+        .map(|pool| format!("pools.{}.tls.danger_accept_any_certificate", key(pool)));
+    routes.chain(pools).collect()
 }

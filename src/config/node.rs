@@ -52,6 +52,15 @@ impl Node {
         }
     }
 
+    /// The value of a key, if this is a map that has it.
+    pub(crate) fn get(&self, name: &str) -> Option<&Self> {
+        let Value::Map(entries) = &self.value else {
+            return None;
+        };
+        let (_, value) = entries.iter().find(|(key, _)| key.name == name)?;
+        Some(value)
+    }
+
     /// The path of the node or key at a place, as an operator writes it: `pools.api.endpoints[2].address`.
     pub(crate) fn path_of(&self, place: Place) -> String {
         let mut path = String::new();

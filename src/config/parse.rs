@@ -32,6 +32,19 @@ pub fn parse(
     source: &Source,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Vec<ConfigError>> {
+    whole(source, env, SHORTEST, |tree, decoder| {
+        let root = Root::decode(tree, decoder)?;
+        check::check(&root, &source.file, decoder)
+    })
+}
+
+/// Reads a file by `read`, which notes what is wrong with it; `example` is shown to whoever wrote nothing.
+pub(super) fn whole<T>(
+    source: &Source,
+    env: env::Lookup<'_>,
+    example: &str,
+    read_tree: impl FnOnce(&Node, &mut Decoder) -> Option<T>,
+) -> Result<T, Vec<ConfigError>> {
     let refuse = |offset, message: String, help: &str| {
         let help = Some(help.to_owned());
         Err(vec![source.syntax_error(SyntaxError {
@@ -50,15 +63,13 @@ pub fn parse(
     }
     let mut tree = read(&source.text).map_err(|error| vec![source.syntax_error(error)])?;
     if tree.value == Value::Null {
-        return refuse(0, "the file is empty".into(), SHORTEST);
+        return refuse(0, "the file is empty".into(), example);
     }
     let mut decoder = Decoder::default();
     env::fill(&mut tree, env, &mut decoder.problems);
-    let config = Root::decode(&tree, &mut decoder)
-        .and_then(|root| check::check(&root, &source.file, &mut decoder));
-    match config {
-        Some(config) if decoder.problems.is_empty() => Ok(config),
-        _ if decoder.problems.is_empty() => refuse(0, "the file makes no config".into(), SHORTEST),
+    match read_tree(&tree, &mut decoder) {
+        Some(read) if decoder.problems.is_empty() => Ok(read),
+        _ if decoder.problems.is_empty() => refuse(0, "the file makes no config".into(), example),
         _ => Err(source.errors(&tree, decoder.problems)),
     }
 }

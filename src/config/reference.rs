@@ -5,14 +5,14 @@
 use std::fmt::Write;
 
 use super::decode::{Form, KeyRule, Kind, Need, Section, Shape};
-use super::keys::Root;
+use super::keys::{Root, Site};
 
 const HEAD: &str = "\
 # Config keys
 
 <!-- Made from the code by `UPDATE=1 cargo test --test reference`; edits here are lost. -->
 
-One YAML file holds the whole config. Unknown keys, keys that are there twice and values of the wrong type are errors;
+One YAML file holds the whole config, or more of them where it includes sites. Unknown keys, keys that are there twice and values of the wrong type are errors;
 `lockgate check` tells all of them at once.
 
 - Durations are written `250ms`, `5s`, `1m`, `2h`, `1d`; sizes `512B`, `64KiB`, `10MiB`. A bare number is an error where a
@@ -20,7 +20,7 @@ One YAML file holds the whole config. Unknown keys, keys that are there twice an
 - `${NAME}` in a value is the variable `NAME` of the environment, `${NAME:-default}` has a default, and `$${` is a
   plain `${`. They are filled in after YAML is read: what a variable holds is always text, or the number or flag that
   stands there alone. Keys have no variables.
-- Paths of files are relative to the folder of the config file.
+- Paths of files are relative to the folder of the file that names them.
 - Keys that begin with `danger_` lower security, and are logged at start if they are set.
 ";
 
@@ -28,6 +28,7 @@ One YAML file holds the whole config. Unknown keys, keys that are there twice an
 pub fn reference() -> String {
     let mut sections: Vec<Place> = Vec::new();
     collect(&Root::shape(), "", &mut sections);
+    collect(&Site::shape(), "", &mut sections);
     let mut page = HEAD.to_owned();
     for place in &sections {
         write_section(&mut page, place);
@@ -48,7 +49,10 @@ fn collect(shape: &Shape, path: &str, places: &mut Vec<Place>) {
                 .iter_mut()
                 .find(|place| place.section.name == section.name);
             if let Some(known) = known {
-                known.paths.push(path.to_owned());
+                // Of sites too: their parts stand where those of the main file do.
+                if !known.paths.iter().any(|known| known == path) {
+                    known.paths.push(path.to_owned());
+                }
                 return;
             }
             let paths = vec![path.to_owned()];

@@ -40,7 +40,7 @@ pub struct Match {
 }
 
 /// A host condition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostMatch {
     /// Just this host.
     Exact(String),
@@ -49,7 +49,7 @@ pub enum HostMatch {
 }
 
 /// A path condition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathMatch {
     /// This path and all below it, by whole segments; kept as written.
     Prefix(String),

@@ -1,4 +1,4 @@
-//! The JSON Schema of the config language, for editors: `lockgate schema` prints it.
+//! The JSON Schema of the config language, for editors: `lockgate schema` prints it, and with `--site` that of sites.
 //!
 //! It follows from `keys`. Values may hold variables (`${N:-2}`), so wherever a text would be wrong, one with a
 //! variable is right.
@@ -6,12 +6,23 @@
 use serde_json::{Map, Value, json};
 
 use super::decode::{Form, Kind, Need, Section, Shape};
-use super::keys::Root;
+use super::keys::{Root, Site};
 
 /// The schema, as JSON text.
 pub fn schema() -> String {
+    let about = "The config file of Lockgate, an HTTPS reverse proxy and load balancer.";
+    of_file(&Root::shape(), about)
+}
+
+/// The schema of the files that `include` names, as JSON text.
+pub fn site_schema() -> String {
+    let about = "The file of a site of Lockgate, an HTTPS reverse proxy and load balancer.";
+    of_file(&Site::shape(), about)
+}
+
+fn of_file(shape: &Shape, about: &str) -> String {
     let mut parts = Map::new();
-    let root = of_shape(&Root::shape(), &mut parts);
+    let root = of_shape(shape, &mut parts);
     parts.insert(
         "variable".into(),
         json!({ "type": "string", "pattern": "\\$\\{" }),
@@ -19,7 +30,7 @@ pub fn schema() -> String {
     let schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Lockgate",
-        "description": "The config file of Lockgate, an HTTPS reverse proxy and load balancer.",
+        "description": about,
         "$ref": root.get("$ref"),
         "$defs": parts,
     });

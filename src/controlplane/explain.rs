@@ -10,12 +10,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use crate::base::host::normal_host;
 use crate::base::path::normal_path;
 use crate::base::units::show_duration;
-use crate::config::Config;
 use crate::config::listener::Listener;
 use crate::config::pool::{Balance, Pool};
-use crate::config::route::{Action, Filter, Route};
+use crate::config::route::{self as config, Filter, Route};
 use crate::dataplane::route::{CANDIDATES_LIMIT, Lookup, Verdict};
-use crate::dataplane::snapshot::Snapshot;
+use crate::dataplane::snapshot::{Action, Snapshot};
 
 /// A request as somebody imagines it.
 #[derive(Debug)]
@@ -81,8 +80,19 @@ impl Question {
     }
 }
 
+/// What the operator wrote, in all files together.
+#[derive(Clone, Debug)]
+pub struct Written<'a> {
+    /// The listeners.
+    pub listeners: &'a [Listener],
+    /// The routes.
+    pub routes: Vec<&'a Route>,
+    /// The pools.
+    pub pools: Vec<&'a Pool>,
+}
+
 /// Explains what `question` would meet in `snapshot`, which was compiled from `config`.
-pub fn explain(config: &Config, snapshot: &Snapshot, question: &Question) -> String {
+pub fn explain(config: &Written<'_>, snapshot: &Snapshot, question: &Question) -> String {
     let mut text = String::new();
     // Writing to a String does not fail.
     let _ = write(&mut text, config, snapshot, question);
@@ -91,7 +101,7 @@ pub fn explain(config: &Config, snapshot: &Snapshot, question: &Question) -> Str
 
 fn write(
     out: &mut String,
-    config: &Config,
+    config: &Written<'_>,
     snapshot: &Snapshot,
     question: &Question,
 ) -> fmt::Result {
@@ -109,9 +119,16 @@ fn write(
     }
     let found = snapshot.routes.find(&question.lookup());
     let route = found.and_then(|found| config.routes.iter().find(|route| route.name == found.name));
-    match route {
-        None => writeln!(out, "route     none: 404, no_route")?,
-        Some(route) => write_route(out, config, route)?,
+    match (found.map(|found| &found.action), route) {
+        (Some(Action::Fail(fault)), _) => {
+            let (status, token) = (fault.code(), fault.token());
+            writeln!(
+                out,
+                "site      left out, its file is broken: {status}, {token}"
+            )?;
+        }
+        (_, Some(route)) => write_route(out, config, route)?,
+        (_, None) => writeln!(out, "route     none: 404, no_route")?,
     }
     let candidates = snapshot.routes.explain(&question.lookup());
     if candidates.is_empty() {
@@ -143,13 +160,17 @@ fn write(
 }
 
 /// The listener that serves the URL's scheme and port.
-fn listener_of<'a>(config: &'a Config, question: &Question) -> Option<&'a Listener> {
+fn listener_of<'a>(config: &Written<'a>, question: &Question) -> Option<&'a Listener> {
     config.listeners.iter().find(|listener| {
         listener.address.port() == question.port && listener.tls.is_some() == question.is_https
     })
 }
 
-fn describe_listener(config: &Config, listener: Option<&Listener>, question: &Question) -> String {
+fn describe_listener(
+    config: &Written<'_>,
+    listener: Option<&Listener>,
+    question: &Question,
+) -> String {
     let speaks = if question.is_https {
         "TLS"
     } else {
@@ -179,19 +200,19 @@ fn describe_listener(config: &Config, listener: Option<&Listener>, question: &Qu
     }
 }
 
-fn write_route(out: &mut String, config: &Config, route: &Route) -> fmt::Result {
+fn write_route(out: &mut String, config: &Written<'_>, route: &Route) -> fmt::Result {
     writeln!(out, "route     {}", route.name)?;
     for (index, filter) in route.filters.iter().enumerate() {
         let title = if index == 0 { "filters" } else { "" };
         writeln!(out, "{title:<9} {}", describe_filter(filter))?;
     }
     match &route.action {
-        Action::Pool(name) => {
+        config::Action::Pool(name) => {
             let pool = config.pools.iter().find(|pool| pool.name == *name);
             writeln!(
                 out,
                 "pool      {name}{}",
-                pool.map(describe_pool).unwrap_or_default()
+                pool.map(|pool| describe_pool(pool)).unwrap_or_default()
             )?;
             let timeouts = &route.timeouts;
             let (response, idle) = (timeouts.response, timeouts.idle);
@@ -199,8 +220,8 @@ fn write_route(out: &mut String, config: &Config, route: &Route) -> fmt::Result 
             writeln!(out, "timeouts  response {response}, idle {idle}")?;
             writeln!(out, "attempts  {}", route.retry.attempts.saturating_add(1))
         }
-        Action::Redirect { to, status } => writeln!(out, "redirect  {status} to {to}"),
-        Action::Respond { status, body, .. } => {
+        config::Action::Redirect { to, status } => writeln!(out, "redirect  {status} to {to}"),
+        config::Action::Respond { status, body, .. } => {
             writeln!(out, "respond   {status}, a body of {} bytes", body.len())
         }
     }

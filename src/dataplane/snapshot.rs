@@ -15,6 +15,7 @@ use arc_swap::{ArcSwap, Cache};
 use ipnet::IpNet;
 
 use crate::base::addr::ListenAddr;
+use crate::base::fault::Fault;
 use crate::base::name::{ListenerName, RouteName};
 use crate::dataplane::filter::{Filter, FixedResponse, Redirect};
 use crate::dataplane::route::RouteTable;
@@ -101,6 +102,8 @@ pub enum Action {
     Redirect(Redirect),
     /// Nowhere: the answer is here.
     Respond(FixedResponse),
+    /// Nowhere: why is known beforehand.
+    Fail(Fault),
 }
 
 /// Limits of connections and messages.

@@ -16,13 +16,14 @@ use crate::harness::wire::Message;
 use crate::harness::{backend, play};
 
 /// The recipes that have a case here.
-const TRIED: [&str; 11] = [
+const TRIED: [&str; 12] = [
     "canary",
     "grpc",
     "least-connections",
     "maintenance",
     "mtls",
     "redirect",
+    "site-files",
     "two-sites",
     "unix-socket",
     "upstream-tls",
@@ -56,6 +57,16 @@ fn recipe(name: &str) -> Recipe {
     assert!(text.contains("name: tls"), "{name} has no listener on 8443");
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("certs")).unwrap();
+    let sites = examples().join(name).join("sites");
+    for site in fs::read_dir(&sites).into_iter().flatten() {
+        let site = site.unwrap();
+        fs::create_dir_all(folder.path().join("sites")).unwrap();
+        fs::copy(
+            site.path(),
+            folder.path().join("sites").join(site.file_name()),
+        )
+        .unwrap();
+    }
     let certs = certs::new();
     fs::write(folder.path().join("certs/ca.pem"), certs.ca()).unwrap();
     let recipe = Recipe {
@@ -80,6 +91,15 @@ impl Recipe {
             "{written} is not in the recipe"
         );
         self.text = self.text.replace(written, &backend.to_string());
+        self
+    }
+
+    /// The same for an endpoint of a site.
+    fn endpoint_of(self, site: &str, written: &str, backend: &Backend) -> Self {
+        let file = self.folder.path().join("sites").join(site);
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(written), "{written} is not in {site}");
+        fs::write(file, text.replace(written, &backend.to_string())).unwrap();
         self
     }
 
@@ -146,6 +166,26 @@ fn web_app() {
         let config = run.certs.trusting(&["h2"]);
         let mut client = h2::Client::tls(run.proxy.at("tls"), &config, "localhost");
         assert_eq!(client.get("https://localhost/").text(), "app");
+    });
+}
+
+#[test]
+fn site_files() {
+    play(|| {
+        let (shop, blog) = (backend::named("shop"), backend::named("blog"));
+        let run = recipe("site-files")
+            .endpoint_of("shop.yaml", "127.0.0.1:3001", &shop)
+            .endpoint_of("blog.yaml", "127.0.0.1:3002", &blog)
+            .start();
+        assert_eq!(run.get("new.localhost", "/").text(), "shop");
+        assert_eq!(run.get("old.localhost", "/").text(), "blog");
+        assert_eq!(run.get("localhost", "/").text(), "no such site\n");
+        let file = run.proxy.folder().join("sites/shop.yaml");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, format!("{text}routes: [\n")).unwrap();
+        let outcome = run.proxy.app().reload().unwrap();
+        assert_eq!(outcome.sites.len(), 1);
+        assert_eq!(run.get("new.localhost", "/").text(), "shop");
     });
 }
 

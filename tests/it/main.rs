@@ -27,6 +27,7 @@ mod pools;
 mod protocols;
 mod reload;
 mod routing;
+mod sites;
 mod timeouts;
 mod tls;
 mod upgrades;

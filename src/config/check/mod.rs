@@ -12,12 +12,15 @@ use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use super::decode::{At, Decoder};
+use super::decode::{At, Decoder, Written};
+use super::include::Pattern;
 use super::keys::{self, AccessLogKey, Root};
+use super::kinds::Named;
 use super::route::{Retry, Timeouts as RouteTimeouts};
+use super::site::Site;
 use super::values::{FilePath, Timeout, Workers};
 use super::{AccessLog, AccessLogPath, Config, Limits, Timeouts};
-use crate::base::name::PoolName;
+use crate::base::name::{PoolName, SiteName};
 
 /// Checks what was read from `file`.
 pub(crate) fn check(root: &Root, file: &Path, decoder: &mut Decoder) -> Option<Config> {
@@ -30,10 +33,11 @@ pub(crate) fn check(root: &Root, file: &Path, decoder: &mut Decoder) -> Option<C
     let listeners = root.listeners.as_ref().map(|at| at.value.0.as_slice());
     let listeners = listener::check(listeners.unwrap_or_default(), folder, decoder);
 
-    let known = KnownPools::of(root);
+    let known = KnownPools::of(root.pools.as_ref(), &root.written);
     let routes = root.routes.as_ref().map(|at| at.value.as_slice());
     let routes = route::check(routes.unwrap_or_default(), &known, &timeouts.route, decoder);
-    if !root.written.has("routes") && listeners.iter().any(|one| !one.redirect_to_https) {
+    let has_routes = root.written.has("routes") || root.written.has("include");
+    if !has_routes && listeners.iter().any(|one| !one.redirect_to_https) {
         let help = "add `routes`, such as `routes: [{ pool: app }]`, or `redirect_to_https: true`";
         decoder.problem(
             root.written.place,
@@ -62,7 +66,33 @@ pub(crate) fn check(root: &Root, file: &Path, decoder: &mut Decoder) -> Option<C
         trusted_proxies: trusted_proxies.map(|at| at.value).collect(),
         limits,
         timeouts,
+        include: include(root, folder),
+        strict: root.strict.value,
     })
+}
+
+fn include(root: &Root, folder: Folder<'_>) -> Vec<Pattern> {
+    let written = root.include.iter().flat_map(|at| &at.value.0);
+    written
+        .map(|at| Pattern::new(folder.0, &at.value.0))
+        .collect()
+}
+
+/// Checks what was read from the `file` of a site; its routes inherit the main file's `timeouts`.
+pub(crate) fn check_site(
+    root: &keys::Site,
+    file: &Path,
+    name: &SiteName,
+    timeouts: &RouteTimeouts,
+    decoder: &mut Decoder,
+) -> Site {
+    let folder = Folder(file.parent().unwrap_or(Path::new("")));
+    let known = KnownPools::of(root.pools.as_ref(), &root.written);
+    let routes = root.routes.as_ref().map(|at| at.value.as_slice());
+    let routes = route::check(routes.unwrap_or_default(), &known, timeouts, decoder);
+    let pools = root.pools.as_ref().map(|at| at.value.0.as_slice());
+    let pools = pool::check(pools.unwrap_or_default(), folder, decoder);
+    Site::new(name, routes, pools)
 }
 
 fn access_log(keys: &keys::AccessLog, folder: Folder<'_>) -> AccessLog {
@@ -93,9 +123,9 @@ struct KnownPools<'a> {
 }
 
 impl<'a> KnownPools<'a> {
-    fn of(root: &'a Root) -> Self {
-        let pools = root.pools.as_ref().map(|at| at.value.0.as_slice());
-        let is_readable = pools.is_some() || !root.written.has("pools");
+    fn of(pools: Option<&'a At<Named<PoolName, keys::Pool>>>, written: &Written) -> Self {
+        let pools = pools.map(|at| at.value.0.as_slice());
+        let is_readable = pools.is_some() || !written.has("pools");
         let names = pools
             .unwrap_or_default()
             .iter()

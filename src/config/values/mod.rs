@@ -89,6 +89,27 @@ impl Text for FilePath {
     }
 }
 
+/// Files to include, relative to the folder of the config file.
+#[derive(Clone, Debug)]
+pub(crate) struct IncludePath(pub(crate) String);
+
+impl Text for IncludePath {
+    const WHAT: &'static str = "the path of a file, in which names may hold `*`";
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        let FilePath(_) = FilePath::read(text)?;
+        if text.ends_with('/') {
+            let message = format!("`{text}` is a folder");
+            return Err(Wrong::new(message, format!("write `{text}*.yaml`")));
+        }
+        if text.contains("**") {
+            let help = "write one `*` for each folder on the way, such as `sites/*/*.yaml`";
+            return Err(Wrong::new(format!("`{text}` has a `**`"), help));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
 /// The longest duration: sums of a few of them and the time are far from overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 

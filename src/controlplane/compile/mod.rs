@@ -20,10 +20,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::base::addr::EndpointTarget;
+use crate::base::fault::Fault;
+use crate::base::name::{PoolName, SiteName};
 use crate::config::Config;
 use crate::config::error::{ConfigError, Source};
+use crate::config::listener::Listener;
 use crate::config::pool::Pool as PoolConfig;
-use crate::config::route::Route as RouteConfig;
+use crate::config::route::{Match as MatchConfig, Route as RouteConfig};
+use crate::config::site;
 use crate::dataplane::route::{Match, RouteTable};
 use crate::dataplane::snapshot::{Limits, ListenerPlan, Route, Snapshot, Timeouts};
 use crate::dataplane::upstream::pool::Pool;
@@ -60,6 +64,8 @@ pub struct Previous<'a> {
 pub struct Part<'a> {
     /// Its text, for the places of errors.
     pub source: &'a Source,
+    /// The site that it is of; absent: the main file.
+    pub site: Option<&'a SiteName>,
     /// Its routes.
     pub routes: &'a [RouteConfig],
     /// Its pools.
@@ -73,6 +79,8 @@ pub struct Part<'a> {
 pub struct Compiled {
     pools: Vec<Arc<Pool>>,
     rules: Vec<(Match, Arc<Route>)>,
+    /// Whether it stands in for a site that is not there.
+    is_stopgap: bool,
 }
 
 /// The main file, compiled.
@@ -113,9 +121,10 @@ impl<'a> Compiler<'a> {
         source: &Source,
         files: &Files,
     ) -> Result<Main, Vec<ConfigError>> {
-        let mut errors = Errors::of(source);
+        let mut errors = Errors::of(source, None);
         let part = Part {
             source,
+            site: None,
             routes: &config.routes,
             pools: &config.pools,
             files,
@@ -132,20 +141,37 @@ impl<'a> Compiler<'a> {
     /// # Errors
     /// Everything that is wrong, at its place in the file.
     pub fn site(&self, part: &Part<'_>) -> Result<Compiled, Vec<ConfigError>> {
-        let mut errors = Errors::of(part.source);
+        let mut errors = Errors::of(part.source, part.site);
         let compiled = self.compile(part, &mut errors);
         errors.none_or(compiled)
     }
 
+    /// What stands in for a site that is left out: requests that meet one of its `claims`, and no other route as
+    /// specific, end in a fault.
+    pub fn left_out(&self, site: &SiteName, claims: &[MatchConfig]) -> Compiled {
+        // A claim that no request could meet is none: the site has been told of its errors.
+        let source = Source::new("", "");
+        let mut errors = Errors::of(&source, Some(site));
+        Compiled {
+            pools: Vec::new(),
+            rules: route::refusing(site, claims, Fault::SiteInvalid, &mut errors),
+            is_stopgap: true,
+        }
+    }
+
     /// Puts the main file and its sites together, in this order: of equally specific routes the earlier one wins.
+    /// What stands in for a site that is left out comes behind all others.
     ///
     /// The access log is the previous one: opening another is not pure, and left to the caller.
-    pub fn snapshot(&self, config: &Config, main: Main, sites: Vec<Compiled>) -> Snapshot {
+    pub fn snapshot(&self, config: &Config, main: Main, mut sites: Vec<Compiled>) -> Snapshot {
         let Main { part, listeners } = main;
         let Compiled {
             mut pools,
             mut rules,
+            is_stopgap: _,
         } = part;
+        // A stable sort: the others stay in their order.
+        sites.sort_by_key(|site| site.is_stopgap);
         for site in sites {
             pools.extend(site.pools);
             rules.extend(site.rules);
@@ -167,7 +193,11 @@ impl<'a> Compiler<'a> {
         let materials = self.materials(part.files);
         let pools = pool::compile(part.pools, &materials, &self.pools, errors);
         let rules = route::compile(part.routes, &pools, &self.routes, errors);
-        Compiled { pools, rules }
+        Compiled {
+            pools,
+            rules,
+            is_stopgap: false,
+        }
     }
 
     fn materials<'m>(&'m self, files: &'m Files) -> Materials<'m> {
@@ -185,14 +215,16 @@ struct Materials<'a> {
     outside: Outside<'a>,
 }
 
-/// Every file that must be read before `config` can be compiled.
-pub fn files_of(config: &Config) -> BTreeSet<PathBuf> {
+/// Every file that must be read before these listeners and pools can be compiled.
+pub fn files_of<'a>(
+    listeners: &[Listener],
+    pools: impl IntoIterator<Item = &'a PoolConfig>,
+) -> BTreeSet<PathBuf> {
     let mut files = BTreeSet::new();
     let mut add = |path: &PathBuf| {
         files.insert(path.clone());
     };
-    for tls in config
-        .listeners
+    for tls in listeners
         .iter()
         .filter_map(|listener| listener.tls.as_ref())
     {
@@ -204,7 +236,7 @@ pub fn files_of(config: &Config) -> BTreeSet<PathBuf> {
             add(&auth.ca);
         }
     }
-    for tls in config.pools.iter().filter_map(|pool| pool.tls.as_ref()) {
+    for tls in pools.into_iter().filter_map(|pool| pool.tls.as_ref()) {
         if let Some(ca) = &tls.ca {
             add(ca);
         }
@@ -216,9 +248,9 @@ pub fn files_of(config: &Config) -> BTreeSet<PathBuf> {
     files
 }
 
-/// Every name that must be resolved before the pools of `config` are complete.
-pub fn names_of(config: &Config) -> BTreeSet<String> {
-    let endpoints = config.pools.iter().flat_map(|pool| &pool.endpoints);
+/// Every name that must be resolved before these pools are complete.
+pub fn names_of<'a>(pools: impl IntoIterator<Item = &'a PoolConfig>) -> BTreeSet<String> {
+    let endpoints = pools.into_iter().flat_map(|pool| &pool.endpoints);
     endpoints
         .filter_map(|endpoint| match &endpoint.address {
             EndpointTarget::Name { host, .. } => Some(host.clone()),
@@ -230,15 +262,17 @@ pub fn names_of(config: &Config) -> BTreeSet<String> {
 /// Collects what is wrong, so that the operator is told all of it.
 struct Errors<'a> {
     source: &'a Source,
+    site: Option<&'a SiteName>,
     all: Vec<ConfigError>,
     /// How many there are beyond.
     untold: usize,
 }
 
 impl<'s> Errors<'s> {
-    fn of(source: &'s Source) -> Self {
+    fn of(source: &'s Source, site: Option<&'s SiteName>) -> Self {
         Self {
             source,
+            site,
             all: Vec::new(),
             untold: 0,
         }
@@ -251,6 +285,11 @@ impl<'s> Errors<'s> {
         } else {
             Err(self.sorted())
         }
+    }
+
+    /// The path of a pool in the file.
+    fn pool(&self, name: &PoolName) -> String {
+        format!("pools.{}", site::key(name, self.site))
     }
 
     fn add(&mut self, path: &str, message: &str, help: Option<&str>) {

@@ -68,7 +68,7 @@ fn one(
     let mut members: Vec<Member> = Vec::new();
     let mut places = HashMap::new();
     for (index, endpoint) in pool.endpoints.iter().enumerate() {
-        let path = format!("pools.{}.endpoints[{index}].address", pool.name);
+        let path = format!("{}.endpoints[{index}].address", errors.pool(&pool.name));
         let tls = match &plan {
             None => None,
             Some(plan) => {
@@ -177,7 +177,7 @@ fn server_name(
     errors: &mut Errors<'_>,
 ) -> Option<ServerName> {
     if let Some(name) = pool.tls.as_ref().and_then(|tls| tls.server_name.as_deref()) {
-        let path = format!("pools.{}.tls.server_name", pool.name);
+        let path = format!("{}.tls.server_name", errors.pool(&pool.name));
         return read_name(name, &path, errors);
     }
     match target {
@@ -185,7 +185,7 @@ fn server_name(
         EndpointTarget::Name { host, .. } => read_name(host, path, errors),
         EndpointTarget::Unix(_) => {
             let message = "a unix socket has no name to verify the certificate against";
-            let help = format!("write `pools.{}.tls.server_name`", pool.name);
+            let help = format!("write `{}.tls.server_name`", errors.pool(&pool.name));
             errors.add(path, message, Some(&help));
             None
         }
@@ -209,7 +209,7 @@ fn client_plan(
     previous: Option<&Arc<Pool>>,
     errors: &mut Errors<'_>,
 ) -> Option<Arc<ClientPlan>> {
-    let path = format!("pools.{}.tls", pool.name);
+    let path = format!("{}.tls", errors.pool(&pool.name));
     let ca_path = format!("{path}.ca");
     let roots = match &tls.ca {
         None => Some(Roots::System),

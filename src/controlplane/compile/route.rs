@@ -9,7 +9,8 @@ use std::sync::Arc;
 use http::{HeaderName, Method};
 
 use super::{Errors, Previous};
-use crate::base::name::{PoolName, RouteName};
+use crate::base::fault::Fault;
+use crate::base::name::{PoolName, RouteName, SiteName};
 use crate::config::route as config;
 use crate::dataplane::filter::{Filter, FilterInvalid, FixedResponse, Redirect};
 use crate::dataplane::route::{HostMatch, Match, PathMatch, ValueMatch};
@@ -80,6 +81,8 @@ impl Known<'_> {
         let leads_there = match &self.route.action {
             Action::Forward(before) => pool.is_some_and(|pool| Arc::ptr_eq(before, pool)),
             Action::Redirect(_) | Action::Respond(_) => pool.is_none(),
+            // What fails is compiled of no route.
+            Action::Fail(_) => false,
         };
         let config::Route {
             name: _,
@@ -172,6 +175,31 @@ fn action(
             )
             .map(Action::Respond),
     }
+}
+
+/// What stands in for a site that is left out: where it seems to have answered, `fault` is the answer.
+pub(super) fn refusing(
+    site: &SiteName,
+    claims: &[config::Match],
+    fault: Fault,
+    errors: &mut Errors<'_>,
+) -> Vec<(Match, Arc<Route>)> {
+    let timeouts = config::Timeouts::default();
+    let route = Arc::new(Route {
+        name: site.as_str().into(),
+        filters: [].into(),
+        action: Action::Fail(fault),
+        response_timeout: timeouts.response,
+        idle_timeout: timeouts.idle,
+        stream_timeout: timeouts.stream,
+        retries: 0,
+        allow_encoded_slashes: true,
+    });
+    let conditions = claims.iter().map(|claim| condition(claim, "", errors));
+    let conditions = conditions.flatten();
+    conditions
+        .map(|condition| (condition, Arc::clone(&route)))
+        .collect()
 }
 
 /// The filter, and the key it is written under.

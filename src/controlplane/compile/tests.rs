@@ -70,7 +70,7 @@ impl World {
     fn attempt(&mut self, yaml: &str) -> Result<(Config, Snapshot), Vec<String>> {
         let source = Source::new("/cfg/proxy.yaml", yaml);
         let config = parse::parse(&source, &|_| None).unwrap();
-        for file in files_of(&config) {
+        for file in files_of(&config.listeners, &config.pools) {
             self.files
                 .entry(file)
                 .or_insert_with(|| Err(io::ErrorKind::NotFound.into()));
@@ -314,7 +314,7 @@ fn names_that_do_not_resolve_leave_a_pool_empty_and_are_no_error() {
     world.accepts(&NAMES.replace("      - 10.0.0.9:8080\n", ""));
     assert_eq!(world.members("app"), "");
     let source = Source::new("proxy.yaml", NAMES);
-    let names = names_of(&parse::parse(&source, &|_| None).unwrap());
+    let names = names_of(&parse::parse(&source, &|_| None).unwrap().pools);
     assert_eq!(
         names.into_iter().collect::<Vec<_>>(),
         ["app.internal", "other.internal"]

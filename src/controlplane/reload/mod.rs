@@ -4,12 +4,15 @@
 //! config that fails at any step before the swap leaves everything as it was (I2). Whoever wants something of the
 //! loop sends an [`Event`] or counts up a [`Demands`]; whoever wants to know reads the [`Board`].
 
+pub mod board;
 pub mod files;
+pub mod in_force;
 mod listeners;
 pub mod load;
 pub mod outcome;
 mod prepare;
 mod report;
+pub mod sites;
 pub mod watch;
 
 use std::collections::BTreeSet;
@@ -25,16 +28,19 @@ use tokio::time;
 use crate::base::clock;
 use crate::config::Config;
 use crate::config::error::ConfigError;
-use crate::controlplane::compile::{self, Compiler, Outside, Previous};
-use crate::dataplane::snapshot::{self, Snapshot, Writer};
+use crate::controlplane::compile::Outside;
+use crate::dataplane::snapshot::{self, Writer};
 use crate::dataplane::worker::Workers;
 
+use self::board::Board;
+use self::in_force::InForce;
 use self::listeners::Bound;
-use self::load::{Environment, Loaded};
-use self::outcome::{Board, Cause, Changes, Outcome, Verdict};
+use self::load::{Environment, Known};
+use self::outcome::{Ailing, Cause, Changes, Outcome, Verdict};
 use self::prepare::{Next, prepare};
 use self::watch::Watched;
 
+pub use self::prepare::rehearse;
 pub use crate::controlplane::compile::Answers;
 
 /// How long the loop waits for discovery at most; usually that answers within its own, shorter time.
@@ -119,11 +125,23 @@ pub struct Reload {
     workers: Workers,
     worker_count: usize,
     bound: Bound,
-    in_force: Loaded,
+    in_force: InForce,
     answers: Answers,
     watched: cell::Sender<Watched>,
     attempts: u64,
     seen: Demands,
+    /// Sites that were told of: what stays wrong with them is not told again.
+    told: Vec<Ailing>,
+}
+
+/// What came of an attempt that failed nowhere.
+enum Ready {
+    /// There is nothing to do.
+    Nothing,
+    /// The same would be in force as is, whatever is wrong with some sites.
+    Same(InForce),
+    /// Something else would.
+    Other(Box<Next>),
 }
 
 impl Reload {
@@ -133,10 +151,10 @@ impl Reload {
     /// Everything that is wrong with the config, or what the system refused.
     pub async fn start(setup: Setup) -> Result<(Self, cell::Receiver<Watched>), StartError> {
         let begun = clock::now();
-        let attempt = load::load(&setup.config, &setup.environment, &BTreeSet::new());
+        let attempt = load::load(&setup.config, &setup.environment, &Known::default());
         let loaded = attempt.result.map_err(StartError::Config)?;
-        let worker_count = worker_count(&loaded.config);
-        let answers = resolve(&setup.wanted, &loaded.config, &Answers::new()).await;
+        let worker_count = worker_count(&loaded.main.config);
+        let answers = resolve(&setup.wanted, loaded.names(), &Answers::new()).await;
         let next = prepare(loaded, answers, None, &Bound::default(), worker_count)
             .map_err(StartError::Config)?;
         let (writer, source) = snapshot::cell(next.snapshot);
@@ -150,16 +168,17 @@ impl Reload {
             workers,
             worker_count,
             bound,
-            in_force: next.loaded,
+            in_force: next.in_force,
             answers: next.answers,
             watched,
             attempts: 0,
             seen: Demands::default(),
+            told: Vec::new(),
         };
         let config = reload.setup.config.display().to_string();
         report::announce(&config, worker_count, &reload.writer.current());
         report::listeners(&[], &reload.bound.addresses());
-        report::dangers(&reload.in_force.config);
+        report::dangers(&reload.in_force);
         reload.show(Cause::Start, begun, Verdict::Changed(Box::default()));
         Ok((reload, watcher))
     }
@@ -210,19 +229,24 @@ impl Reload {
     async fn reload(&mut self, cause: Cause, demands: &mut cell::Receiver<Demands>) {
         let begun = clock::now();
         let mut attempt = self.attempt().await;
-        if attempt.is_err() && cause == Cause::FilesChanged {
+        if cause == Cause::FilesChanged && self.is_doubtful(&attempt) {
             // An editor may be in the middle of saving. Whoever asks for something meanwhile is not kept waiting, and
             // gets it after this: demands are counted.
+            drop(attempt);
             drop(time::timeout(self.setup.settle, demands.changed()).await);
             attempt = self.attempt().await;
         }
         let verdict = match attempt {
-            Ok(None) => Verdict::Unchanged,
-            Ok(Some(next)) => Verdict::Changed(Box::new(self.put_in_force(next))),
+            Ok(Ready::Nothing) => Verdict::Unchanged,
+            Ok(Ready::Same(in_force)) => {
+                self.in_force = in_force;
+                Verdict::Unchanged
+            }
+            Ok(Ready::Other(next)) => Verdict::Changed(Box::new(self.put_in_force(*next))),
             Err(errors) => {
                 // Discovery goes back to the names in force.
-                let config = &self.in_force.config;
-                let answers = resolve(&self.setup.wanted, config, &self.answers).await;
+                let names = self.in_force.names();
+                let answers = resolve(&self.setup.wanted, names, &self.answers).await;
                 self.take_answers(answers);
                 Verdict::Rejected(errors.iter().map(ToString::to_string).collect())
             }
@@ -230,26 +254,46 @@ impl Reload {
         self.show(cause, begun, verdict);
     }
 
-    /// Everything before the point of no return; `None` when there is nothing to do.
-    async fn attempt(&mut self) -> Result<Option<Next>, Vec<ConfigError>> {
-        let known = compile::files_of(&self.in_force.config);
+    /// Whether an attempt met what a file looks like that is just being written, or a folder.
+    fn is_doubtful(&self, attempt: &Result<Ready, Vec<ConfigError>>) -> bool {
+        let after = match attempt {
+            Err(_) => return true,
+            Ok(Ready::Nothing) => return false,
+            Ok(Ready::Same(in_force)) => in_force,
+            Ok(Ready::Other(next)) => &next.in_force,
+        };
+        let before = &self.in_force.sites;
+        let is_worse = after.sites.iter().any(|site| {
+            let known = before.iter().find(|known| known.path == site.path);
+            !site.errors.is_empty() && known.is_none_or(|known| known.errors != site.errors)
+        });
+        let is_gone = |known: &sites::Standing| {
+            let mut after = after.sites.iter();
+            !after.any(|site| site.path == known.path)
+        };
+        is_worse || before.iter().any(is_gone)
+    }
+
+    /// Everything before the point of no return.
+    async fn attempt(&mut self) -> Result<Ready, Vec<ConfigError>> {
+        let known = self.in_force.known();
         let attempt = load::load(&self.setup.config, &self.setup.environment, &known);
         self.watched.send_replace(attempt.watched);
         let loaded = attempt.result?;
-        if loaded.says_the_same(&self.in_force) {
-            return Ok(None);
+        if self.in_force.is_all_of(&loaded) {
+            return Ok(Ready::Nothing);
         }
-        let answers = resolve(&self.setup.wanted, &loaded.config, &self.answers).await;
+        // A site that is refused goes on with the names that it has.
+        let mut names = loaded.names();
+        names.extend(self.in_force.names());
+        let answers = resolve(&self.setup.wanted, names, &self.answers).await;
         let current = self.writer.current();
-        let previous = self.previous(&current);
-        prepare(
-            loaded,
-            answers,
-            Some(&previous),
-            &self.bound,
-            self.worker_count,
-        )
-        .map(Some)
+        let before = Some((&self.in_force, &*current));
+        let next = prepare(loaded, answers, before, &self.bound, self.worker_count)?;
+        Ok(match self.in_force.is_same(&next.in_force) {
+            true => Ready::Same(next.in_force),
+            false => Ready::Other(Box::new(next)),
+        })
     }
 
     /// The point of no return: nothing here fails.
@@ -261,22 +305,19 @@ impl Reload {
         self.bound
             .commit(next.listeners, &self.workers, after.timeouts.drain);
         report::listeners(&bound_before, &self.bound.addresses());
-        let changes = Changes::between(
-            (&before, &self.in_force.config),
-            (&after, &next.loaded.config),
-        );
-        if next.loaded.config.workers != self.in_force.config.workers {
+        let changes = Changes::between((&before, &self.in_force), (&after, &next.in_force));
+        if next.in_force.config().workers != self.in_force.config().workers {
             tracing::warn!("the number of workers changes with a restart only");
         }
-        report::dangers(&next.loaded.config);
-        self.in_force = next.loaded;
+        report::dangers(&next.in_force);
+        self.in_force = next.in_force;
         self.answers = next.answers;
         changes
     }
 
     fn take_answers(&mut self, answers: Answers) {
         let begun = clock::now();
-        let answers = merge(&self.in_force.config, &self.answers, answers);
+        let answers = merge(self.in_force.names(), &self.answers, answers);
         if answers == self.answers {
             return;
         }
@@ -285,38 +326,19 @@ impl Reload {
             answers: &answers,
             now: clock::wall(),
         };
-        let Loaded {
-            source,
-            config,
-            files,
-        } = &self.in_force;
-        let previous = self.previous(&before);
-        let compiler = Compiler::new(outside, Some(&previous));
-        let compiled = compiler
-            .main(config, source, files)
-            .map(|main| compiler.snapshot(config, main, Vec::new()));
+        let compiled = self.in_force.compile(outside, &before);
         self.answers = answers;
         let verdict = match compiled {
             Ok(next) => {
                 self.writer.swap(next);
                 let after = self.writer.current();
-                let config = &self.in_force.config;
-                Verdict::Changed(Box::new(Changes::between(
-                    (&before, config),
-                    (&after, config),
-                )))
+                let in_force = &self.in_force;
+                let changes = Changes::between((&before, in_force), (&after, in_force));
+                Verdict::Changed(Box::new(changes))
             }
             Err(errors) => Verdict::Rejected(errors.iter().map(ToString::to_string).collect()),
         };
         self.show(Cause::Resolved, begun, verdict);
-    }
-
-    /// What is in force, for the compilation of what follows it.
-    fn previous<'a>(&'a self, snapshot: &'a Snapshot) -> Previous<'a> {
-        Previous {
-            snapshot,
-            routes: self.in_force.config.routes.iter().collect(),
-        }
     }
 
     fn reopen(&self) {
@@ -357,8 +379,11 @@ impl Reload {
             version: self.writer.current().version,
             took: clock::now().saturating_duration_since(begun),
             verdict,
+            sites: Ailing::of(&self.in_force.sites),
         };
+        report::sites(&self.told, &outcome.sites);
         report::outcome(&outcome);
+        self.told.clone_from(&outcome.sites);
         self.setup
             .board
             .show(outcome, self.seen.reloads, self.bound.addresses());
@@ -384,22 +409,28 @@ fn worker_count(config: &Config) -> usize {
 
 /// Tells discovery which names matter, and returns what is known of them after a moment. If it is too busy to
 /// answer that is what was known before; the rest comes as an event then.
-async fn resolve(wanted: &mpsc::Sender<Wanted>, config: &Config, known: &Answers) -> Answers {
+async fn resolve(
+    wanted: &mpsc::Sender<Wanted>,
+    names: BTreeSet<String>,
+    known: &Answers,
+) -> Answers {
     let (reply, answers) = oneshot::channel();
-    let names = compile::names_of(config);
+    let wish = Wanted {
+        names: names.clone(),
+        reply,
+    };
     let ask = async {
-        wanted.send(Wanted { names, reply }).await.ok()?;
+        wanted.send(wish).await.ok()?;
         answers.await.ok()
     };
     let answers = time::timeout(RESOLVE_TIMEOUT, ask).await;
-    merge(config, known, answers.ok().flatten().unwrap_or_default())
+    merge(names, known, answers.ok().flatten().unwrap_or_default())
 }
 
-/// The answers for the names of `config`: the new one for each, or the last that is known. An event may be older
-/// than the config, and know less.
-fn merge(config: &Config, known: &Answers, mut answers: Answers) -> Answers {
-    let names = compile::names_of(config).into_iter();
-    let merged = names.filter_map(|name| {
+/// The answers for `names`: the new one for each, or the last that is known. An event may be older than the config,
+/// and know less.
+fn merge(names: BTreeSet<String>, known: &Answers, mut answers: Answers) -> Answers {
+    let merged = names.into_iter().filter_map(|name| {
         let answer = answers
             .remove(&name)
             .or_else(|| known.get(&name).cloned())?;
@@ -411,17 +442,10 @@ fn merge(config: &Config, known: &Answers, mut answers: Answers) -> Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::error::Source;
-    use crate::config::parse;
 
     #[test]
     fn an_answer_that_is_older_than_the_config_takes_nothing_away() {
-        let text = "
-listeners: [ { address: 127.0.0.1:80 } ]
-routes: [ { pool: app } ]
-pools: { app: { endpoints: [ 'old:80', 'new:80' ] } }
-";
-        let config = parse::parse(&Source::new("proxy.yaml", text), &|_| None).unwrap();
+        let names = ["old", "new"].map(str::to_owned).into();
         let answers = |pairs: &[(&str, u8)]| -> Answers {
             let pairs = pairs
                 .iter()
@@ -431,7 +455,7 @@ pools: { app: { endpoints: [ 'old:80', 'new:80' ] } }
                 .collect()
         };
         let known = answers(&[("old", 1), ("new", 2), ("gone", 3)]);
-        let merged = merge(&config, &known, answers(&[("old", 4), ("gone", 5)]));
+        let merged = merge(names, &known, answers(&[("old", 4), ("gone", 5)]));
         assert_eq!(merged, answers(&[("old", 4), ("new", 2)]));
     }
 }

@@ -1,19 +1,19 @@
-//! How attempts at a new snapshot ended, and the board where others read it.
+//! How attempts at a new snapshot ended, as a value: for the log, for people and for machines.
 //!
-//! The loop writes, `app` and its callers read from any thread; nobody waits for a reader.
+//! The loop makes one for each attempt, and shows it on the `board`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::name::ListenerName;
-use crate::config::Config;
-use crate::dataplane::snapshot::Snapshot;
+use serde_json::{Value, json};
 
-/// Outcomes that the board keeps.
-const HISTORY_LIMIT: usize = 64;
+use super::in_force::InForce;
+use super::sites::{Standing, Taken};
+use crate::base::name::SiteName;
+use crate::dataplane::snapshot::Snapshot;
 
 /// Names written out in a log line before the rest is a number.
 const NAMES_LIMIT: usize = 8;
@@ -55,15 +55,146 @@ pub struct Outcome {
     pub took: Duration,
     /// What became of it.
     pub verdict: Verdict,
+    /// The sites that are not in force as they are written, now.
+    pub sites: Vec<Ailing>,
 }
 
 impl Outcome {
-    /// Whether what the operator wrote is in force now.
+    /// Whether what the operator wrote is in force now, all of it.
     pub fn is_good(&self) -> bool {
         match self.verdict {
-            Verdict::Changed(_) | Verdict::Unchanged => true,
+            Verdict::Changed(_) | Verdict::Unchanged => self.sites.is_empty(),
             Verdict::Rejected(_) => false,
         }
+    }
+}
+
+impl fmt::Display for Outcome {
+    /// For people: what became of it on the first line, each mistake on one of its own.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            version,
+            cause,
+            took,
+            ..
+        } = self;
+        match &self.verdict {
+            Verdict::Changed(changes) => {
+                write!(out, "version {version} is in force ({cause}, {took:.1?})")?;
+                if !changes.is_empty() {
+                    write!(out, ": {changes}")?;
+                }
+            }
+            Verdict::Unchanged => {
+                write!(
+                    out,
+                    "version {version} stays ({cause}, {took:.1?}): nothing to change"
+                )?;
+            }
+            Verdict::Rejected(errors) => {
+                write!(
+                    out,
+                    "refused ({cause}, {took:.1?}): version {version} stays"
+                )?;
+                for error in errors {
+                    write!(out, "\n  {error}")?;
+                }
+            }
+        }
+        for ailing in &self.sites {
+            let Ailing { site, file, .. } = ailing;
+            let file = file.display();
+            match ailing.state {
+                Ails::Frozen => write!(
+                    out,
+                    "\nsite {site} ({file}) is frozen at its last good version:"
+                )?,
+                Ails::LeftOut => write!(out, "\nsite {site} ({file}) is left out:")?,
+            }
+            for error in &ailing.errors {
+                write!(out, "\n  {error}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Outcome {
+    /// For machines: an object with `attempt`, `cause`, `version`, `seconds`, `is_good`, `verdict` (`changed`,
+    /// `unchanged` or `rejected`), `changes`, `errors` and `sites`.
+    pub fn to_json(&self) -> Value {
+        let (verdict, changes, errors) = match &self.verdict {
+            Verdict::Changed(changes) => ("changed", changes.to_json(), &[][..]),
+            Verdict::Unchanged => ("unchanged", Value::Null, &[][..]),
+            Verdict::Rejected(errors) => ("rejected", Value::Null, &errors[..]),
+        };
+        let sites = self.sites.iter().map(|ailing| {
+            json!({
+                "site": ailing.site.as_str(),
+                "file": ailing.file.to_string_lossy(),
+                "state": ailing.state.to_string(),
+                "errors": ailing.errors,
+            })
+        });
+        json!({
+            "attempt": self.number,
+            "cause": self.cause.to_string(),
+            "version": self.version,
+            "seconds": self.took.as_secs_f64(),
+            "is_good": self.is_good(),
+            "verdict": verdict,
+            "changes": changes,
+            "errors": errors,
+            "sites": sites.collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// A site that is not in force as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ailing {
+    /// Its name.
+    pub site: SiteName,
+    /// Its file.
+    pub file: PathBuf,
+    /// What is done about it.
+    pub state: Ails,
+    /// Errors, each rendered with its place.
+    pub errors: Vec<String>,
+}
+
+/// What is done about a site that is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ails {
+    /// Its last good version stays in force.
+    Frozen,
+    /// It never was good: requests for it are answered by a fault.
+    LeftOut,
+}
+
+impl Ailing {
+    /// Those among `sites`.
+    pub fn of(sites: &[Standing]) -> Vec<Self> {
+        let sites = sites.iter().filter(|site| !site.errors.is_empty());
+        let sites = sites.map(|site| Self {
+            site: site.name.clone(),
+            file: site.path.clone(),
+            state: match site.taken {
+                Taken::Written(_) | Taken::Frozen { .. } => Ails::Frozen,
+                Taken::LeftOut { .. } => Ails::LeftOut,
+            },
+            errors: site.errors.iter().map(ToString::to_string).collect(),
+        });
+        sites.collect()
+    }
+}
+
+impl fmt::Display for Ails {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Frozen => "frozen",
+            Self::LeftOut => "left_out",
+        })
     }
 }
 
@@ -87,14 +218,17 @@ pub struct Changes {
     pub routes: Difference,
     /// Pools, whose members may have changed by resolution too.
     pub pools: Difference,
+    /// Sites: what is in force of them.
+    pub sites: Difference,
     /// Top-level keys.
     pub settings: Vec<&'static str>,
 }
 
 impl Changes {
     /// What differs between two versions; their configs say what their snapshots do not keep.
-    pub fn between(before: (&Snapshot, &Config), after: (&Snapshot, &Config)) -> Self {
-        let ((before, old), (after, new)) = (before, after);
+    pub fn between(before: (&Snapshot, &InForce), after: (&Snapshot, &InForce)) -> Self {
+        let ((before, was), (after, is)) = (before, after);
+        let (old, new) = (was.config(), is.config());
         let mut settings = Vec::new();
         let mut compare = |key, is_same: bool| {
             if !is_same {
@@ -109,6 +243,8 @@ impl Changes {
         );
         compare("limits", old.limits == new.limits);
         compare("timeouts", old.timeouts == new.timeouts);
+        compare("include", old.include == new.include);
+        compare("strict", old.strict == new.strict);
         Self {
             listeners: Difference::between(
                 &before.listeners,
@@ -117,10 +253,10 @@ impl Changes {
                 Arc::ptr_eq,
             ),
             routes: Difference::between(
-                &old.routes,
-                &new.routes,
+                was.routes(),
+                is.routes(),
                 |route| route.name.as_str(),
-                PartialEq::eq,
+                |one, other| one == other,
             ),
             pools: Difference::between(
                 &before.pools,
@@ -128,19 +264,53 @@ impl Changes {
                 |pool| pool.name.as_str(),
                 Arc::ptr_eq,
             ),
+            sites: Difference::between(
+                &was.sites,
+                &is.sites,
+                |site| site.name.as_str(),
+                Standing::is_same,
+            ),
             settings,
         }
+    }
+}
+
+impl Changes {
+    fn by_kind(&self) -> [(&'static str, &Difference); 4] {
+        [
+            ("listeners", &self.listeners),
+            ("routes", &self.routes),
+            ("pools", &self.pools),
+            ("sites", &self.sites),
+        ]
+    }
+
+    /// Whether there are none that have a name.
+    pub fn is_empty(&self) -> bool {
+        let mut kinds = self.by_kind().into_iter();
+        kinds.all(|(_, difference)| difference.is_empty()) && self.settings.is_empty()
+    }
+
+    /// For machines: the names that are `added`, `changed` and `removed` of each kind, all of them, and `settings`.
+    fn to_json(&self) -> Value {
+        let kinds = self.by_kind().into_iter().map(|(kind, difference)| {
+            let Difference {
+                added,
+                changed,
+                removed,
+            } = difference;
+            let names = json!({ "added": added, "changed": changed, "removed": removed });
+            (kind.to_owned(), names)
+        });
+        let settings = ("settings".to_owned(), json!(self.settings));
+        Value::Object(kinds.chain([settings]).collect())
     }
 }
 
 impl fmt::Display for Changes {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lead = "";
-        for (kind, difference) in [
-            ("listeners", &self.listeners),
-            ("routes", &self.routes),
-            ("pools", &self.pools),
-        ] {
+        for (kind, difference) in self.by_kind() {
             if !difference.is_empty() {
                 write!(out, "{lead}{kind}{difference}")?;
                 lead = "; ";
@@ -166,13 +336,14 @@ pub struct Difference {
 
 impl Difference {
     /// Compares two lists by name; `is_same` says whether two things of one name are the same.
-    pub fn between<'a, T>(
-        before: &'a [T],
-        after: &'a [T],
+    pub fn between<'a, T: 'a>(
+        before: impl IntoIterator<Item = &'a T>,
+        after: impl IntoIterator<Item = &'a T>,
         name: impl Fn(&'a T) -> &'a str,
         is_same: impl Fn(&T, &T) -> bool,
     ) -> Self {
-        let mut old: HashMap<_, _> = before.iter().map(|item| (name(item), item)).collect();
+        let before: Vec<_> = before.into_iter().collect();
+        let mut old: HashMap<_, _> = before.iter().map(|&item| (name(item), item)).collect();
         let mut difference = Self::default();
         for item in after {
             match old.remove(name(item)) {
@@ -182,7 +353,7 @@ impl Difference {
             }
         }
         let gone = before
-            .iter()
+            .into_iter()
             .map(name)
             .filter(|name| old.contains_key(name));
         difference.removed = gone.map(str::to_owned).collect();
@@ -210,103 +381,6 @@ impl fmt::Display for Difference {
             }
         }
         Ok(())
-    }
-}
-
-/// What the control plane shows of itself.
-#[derive(Debug, Default)]
-pub struct Board {
-    shown: Mutex<Shown>,
-    moved: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Shown {
-    history: VecDeque<Arc<Outcome>>,
-    served: u64,
-    listeners: Vec<(ListenerName, SocketAddr)>,
-    has_ended: bool,
-}
-
-impl Board {
-    /// Shows an outcome. `served` counts the demands that were made before the attempt began.
-    pub fn show(&self, outcome: Outcome, served: u64, listeners: Vec<(ListenerName, SocketAddr)>) {
-        let mut shown = self.lock();
-        if shown.history.len() == HISTORY_LIMIT {
-            shown.history.pop_front();
-        }
-        shown.history.push_back(Arc::new(outcome));
-        shown.served = served;
-        shown.listeners = listeners;
-        self.moved.notify_all();
-    }
-
-    /// Says that there is nothing to come any more.
-    pub fn end(&self) {
-        self.lock().has_ended = true;
-        self.moved.notify_all();
-    }
-
-    /// The last outcomes, the oldest first.
-    pub fn outcomes(&self) -> Vec<Arc<Outcome>> {
-        self.lock().history.iter().cloned().collect()
-    }
-
-    /// The last outcome.
-    pub fn latest(&self) -> Option<Arc<Outcome>> {
-        self.lock().history.back().cloned()
-    }
-
-    /// The address that a listener is bound to.
-    pub fn address(&self, listener: &str) -> Option<SocketAddr> {
-        let shown = self.lock();
-        let mut listeners = shown.listeners.iter();
-        listeners
-            .find(|(name, _)| name.as_str() == listener)
-            .map(|&(_, address)| address)
-    }
-
-    /// Waits for the first outcome after number `after` that `wanted` likes; `None` when time is up or the loop
-    /// has ended.
-    pub fn wait(
-        &self,
-        after: u64,
-        within: Duration,
-        wanted: impl Fn(&Outcome) -> bool,
-    ) -> Option<Arc<Outcome>> {
-        self.wait_for(within, |shown| {
-            let mut later = shown
-                .history
-                .iter()
-                .filter(|outcome| outcome.number > after);
-            later.find(|outcome| wanted(outcome)).cloned()
-        })
-    }
-
-    /// Waits for the outcome that served demand number `demand`.
-    pub fn wait_served(&self, demand: u64, within: Duration) -> Option<Arc<Outcome>> {
-        self.wait_for(within, |shown| {
-            shown
-                .history
-                .back()
-                .filter(|_| shown.served >= demand)
-                .cloned()
-        })
-    }
-
-    fn wait_for<T>(&self, within: Duration, find: impl Fn(&Shown) -> Option<T>) -> Option<T> {
-        let mut found = None;
-        let wait = self.moved.wait_timeout_while(self.lock(), within, |shown| {
-            found = find(shown);
-            found.is_none() && !shown.has_ended
-        });
-        drop(wait);
-        found
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Shown> {
-        // What is shown is whole at every moment, whoever panicked elsewhere.
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -339,28 +413,61 @@ mod tests {
     }
 
     #[test]
-    fn the_board_keeps_a_bounded_history_and_wakes_who_waits() {
-        let board = Arc::new(Board::default());
-        let waiter = Arc::clone(&board);
-        let waiting = std::thread::spawn(move || {
-            waiter.wait(90, Duration::from_secs(20), |outcome| outcome.number == 95)
-        });
-        for number in 1..=100 {
-            let outcome = Outcome {
-                number,
-                cause: Cause::Asked,
-                version: 1,
-                took: Duration::ZERO,
-                verdict: Verdict::Unchanged,
-            };
-            board.show(outcome, 0, Vec::new());
-        }
+    fn an_outcome_is_told_to_people_and_to_machines() {
+        let changes = Changes {
+            routes: Difference {
+                added: vec!["canary".to_owned()],
+                ..Difference::default()
+            },
+            settings: vec!["limits"],
+            ..Changes::default()
+        };
+        let ailing = Ailing {
+            site: "shop".into(),
+            file: "sites/shop.yaml".into(),
+            state: Ails::Frozen,
+            errors: vec!["sites/shop.yaml:1:1: wrong".to_owned()],
+        };
+        let outcome = |verdict, sites| Outcome {
+            number: 3,
+            cause: Cause::Asked,
+            version: 2,
+            took: Duration::from_micros(1500),
+            verdict,
+            sites,
+        };
+        let changed = outcome(Verdict::Changed(Box::new(changes)), vec![ailing]);
         assert_eq!(
-            waiting.join().unwrap().map(|outcome| outcome.number),
-            Some(95)
+            changed.to_string(),
+            "version 2 is in force (asked, 1.5ms): routes +canary; limits\n\
+             site shop (sites/shop.yaml) is frozen at its last good version:\n  \
+             sites/shop.yaml:1:1: wrong"
         );
-        assert_eq!(board.outcomes().len(), HISTORY_LIMIT);
-        board.end();
-        assert!(board.wait(100, Duration::from_secs(20), |_| true).is_none());
+        let json = changed.to_json();
+        assert_eq!(json["changes"]["routes"]["added"], json!(["canary"]));
+        assert_eq!(json["changes"]["settings"], json!(["limits"]));
+        assert_eq!(
+            (&json["verdict"], &json["is_good"], &json["seconds"]),
+            (&json!("changed"), &json!(false), &json!(0.0015))
+        );
+        assert_eq!(json["sites"][0]["state"], "frozen");
+        let rejected = outcome(
+            Verdict::Rejected(vec!["proxy.yaml:1:1: wrong".to_owned()]),
+            Vec::new(),
+        );
+        assert_eq!(
+            rejected.to_string(),
+            "refused (asked, 1.5ms): version 2 stays\n  proxy.yaml:1:1: wrong"
+        );
+        assert_eq!(
+            rejected.to_json()["errors"],
+            json!(["proxy.yaml:1:1: wrong"])
+        );
+        let unchanged = outcome(Verdict::Unchanged, Vec::new());
+        assert_eq!(
+            unchanged.to_string(),
+            "version 2 stays (asked, 1.5ms): nothing to change"
+        );
+        assert_eq!(unchanged.to_json()["is_good"], json!(true));
     }
 }

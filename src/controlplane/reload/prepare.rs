@@ -2,21 +2,24 @@
 //!
 //! What is prepared and dropped leaves no trace but, at worst, an empty access log.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::Answers;
-use super::listeners::{Bound, Prepared};
-use super::load::Loaded;
+use super::in_force::InForce;
+use super::listeners::{BindError, Bound, Prepared};
+use super::load::{self, Environment, Known, Loaded};
+use super::sites;
 use crate::base::clock;
 use crate::config::error::{ConfigError, Source};
 use crate::config::{AccessLogFormat, AccessLogPath, Config};
-use crate::controlplane::compile::{Compiler, Outside, Previous};
+use crate::controlplane::compile::{Compiler, Outside};
 use crate::dataplane::snapshot::Snapshot;
 use crate::telemetry::{Destination, Format, Settings, Sink};
 
 /// A config that is ready to be put in force.
 pub(super) struct Next {
-    pub(super) loaded: Loaded,
+    pub(super) in_force: InForce,
     pub(super) answers: Answers,
     pub(super) snapshot: Snapshot,
     pub(super) listeners: Prepared,
@@ -26,57 +29,91 @@ pub(super) struct Next {
 pub(super) fn prepare(
     loaded: Loaded,
     answers: Answers,
-    previous: Option<&Previous<'_>>,
+    before: Option<(&InForce, &Snapshot)>,
     bound: &Bound,
     workers: usize,
 ) -> Result<Next, Vec<ConfigError>> {
-    let Loaded {
-        source,
-        config,
-        files,
-    } = &loaded;
-    let outside = Outside {
-        answers: &answers,
-        now: clock::wall(),
-    };
-    let compiler = Compiler::new(outside, previous);
-    let main = compiler.main(config, source, files)?;
-    let snapshot = compiler.snapshot(config, main, Vec::new());
-    let current = previous.map(|previous| previous.snapshot);
+    let (in_force, snapshot) = compile(loaded, &answers, before)?;
+    let (config, source) = (in_force.config(), &in_force.main.source);
     let places = config
         .listeners
         .iter()
         .map(|l| (l.name.clone(), l.address))
         .collect();
-    let listeners = bound.prepare(places, workers).map_err(|errors| {
-        let errors = errors.into_iter().map(|error| {
-            let path = format!("listeners[{}].address", error.index);
-            let (name, address) = &error.place;
-            let message = format!(
-                "listener `{name}` cannot listen on {address}: {}",
-                error.error
-            );
-            let help = error.rival.map(|rival| {
-                format!(
-                    "listener `{rival}` of the version in force has the port: restart to move it"
-                )
-            });
-            source.error_at(&path, &message, help.as_deref())
-        });
-        errors.collect::<Vec<_>>()
+    let listeners = bound.prepare(places, workers);
+    let listeners = listeners.map_err(|errors| {
+        let told = errors.into_iter().map(|error| bind_error(error, source));
+        told.collect::<Vec<_>>()
     })?;
     // Last, since it makes a file where none was.
+    let current = before.map(|(_, current)| current);
     let access_log = access_log(config, source, current)?;
     let snapshot = Snapshot {
         access_log,
         ..snapshot
     };
     Ok(Next {
-        loaded,
+        in_force,
         answers,
         snapshot,
         listeners,
     })
+}
+
+/// Does what a start does, short of asking for names and opening sockets.
+///
+/// # Errors
+/// Everything for which nothing would be started. What is wrong with sites that a start would leave out stands with
+/// them.
+pub fn rehearse(
+    config: &Path,
+    environment: &Environment,
+) -> Result<(InForce, Snapshot), Vec<ConfigError>> {
+    let loaded = load::load(config, environment, &Known::default()).result?;
+    compile(loaded, &Answers::new(), None)
+}
+
+/// Compiles, beside what is in force.
+pub(super) fn compile(
+    loaded: Loaded,
+    answers: &Answers,
+    before: Option<(&InForce, &Snapshot)>,
+) -> Result<(InForce, Snapshot), Vec<ConfigError>> {
+    let outside = Outside {
+        answers,
+        now: clock::wall(),
+    };
+    let previous = before.map(|(in_force, snapshot)| in_force.previous(snapshot));
+    let compiler = Compiler::new(outside, previous.as_ref());
+    let Loaded { main, files, sites } = loaded;
+    let (config, source) = (&main.config, &main.source);
+    let compiled = compiler.main(config, source, &files);
+    let standing = before.map_or(&[][..], |(in_force, _)| &in_force.sites);
+    let chosen = sites::choose(&sites, &main, standing, &compiler);
+    let (sites, parts): (Vec<_>, Vec<_>) = chosen.into_iter().unzip();
+    // Whoever is refused is told all that is wrong.
+    let wrong = sites.iter().flat_map(|site| site.errors.iter().cloned());
+    let compiled =
+        compiled.map_err(|errors| errors.into_iter().chain(wrong.clone()).collect::<Vec<_>>())?;
+    let wrong: Vec<_> = wrong.collect();
+    if config.strict && !wrong.is_empty() {
+        return Err(wrong);
+    }
+    let snapshot = compiler.snapshot(config, compiled, parts);
+    Ok((InForce { main, files, sites }, snapshot))
+}
+
+fn bind_error(error: BindError, source: &Source) -> ConfigError {
+    let path = format!("listeners[{}].address", error.index);
+    let (name, address) = &error.place;
+    let message = format!(
+        "listener `{name}` cannot listen on {address}: {}",
+        error.error
+    );
+    let help = error.rival.map(|rival| {
+        format!("listener `{rival}` of the version in force has the port: restart to move it")
+    });
+    source.error_at(&path, &message, help.as_deref())
 }
 
 /// The access log of `config`: the one in force if nothing about it changed, else another.

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use super::outcome::{Cause, Outcome, Verdict};
+use super::in_force::InForce;
+use super::outcome::{Ailing, Ails, Cause, Outcome, Verdict};
 use crate::base::name::ListenerName;
-use crate::config::Config;
 use crate::dataplane::snapshot::Snapshot;
 
 /// What a person wants to know of a process that just started.
@@ -27,24 +27,54 @@ pub(super) fn listeners(
 }
 
 /// Says what lowers security, at start and whenever a new config is in force.
-pub(super) fn dangers(config: &Config) {
-    for path in config.dangers() {
+pub(super) fn dangers(in_force: &InForce) {
+    for path in in_force.dangers() {
         tracing::warn!(key = %path, "security is lowered by the config");
     }
 }
 
-/// How an attempt ended.
+/// Says what is newly wrong with sites, and which of them are right again.
+pub(super) fn sites(before: &[Ailing], after: &[Ailing]) {
+    for ailing in after.iter().filter(|ailing| !before.contains(ailing)) {
+        for error in &ailing.errors {
+            tracing::error!("{error}");
+        }
+        let Ailing { site, file, .. } = ailing;
+        let (file, errors) = (file.display(), ailing.errors.len());
+        match ailing.state {
+            Ails::Frozen => {
+                tracing::error!(%site, %file, errors, "a site is frozen: its last good version stays");
+            }
+            Ails::LeftOut => {
+                tracing::error!(%site, %file, errors, "a site is left out: requests for it get 503");
+            }
+        }
+    }
+    for Ailing { site, file, .. } in before {
+        if !after.iter().any(|now| now.site == *site) {
+            let file = file.display();
+            tracing::info!(%site, %file, "a site is in force as it is written again, or gone");
+        }
+    }
+}
+
+/// How an attempt ended, in one line; mistakes stand before it.
 pub(super) fn outcome(outcome: &Outcome) {
     let Outcome { cause, version, .. } = outcome;
     let took = outcome.took;
+    let sites = outcome.sites.iter().map(|ailing| ailing.site.as_str());
+    let sites = sites.collect::<Vec<_>>().join(" ");
+    let broken_sites = (!sites.is_empty()).then_some(sites.as_str());
     match &outcome.verdict {
         Verdict::Changed(_) if *cause == Cause::Start => {
-            tracing::info!(%version, ?took, "ready");
+            tracing::info!(%version, ?took, broken_sites, "ready");
         }
         Verdict::Changed(changes) => {
-            tracing::info!(%version, %cause, ?took, %changes, "a new version is in force");
+            tracing::info!(%version, %cause, ?took, broken_sites, %changes, "a new version is in force");
         }
-        Verdict::Unchanged => tracing::info!(%version, %cause, ?took, "nothing to change"),
+        Verdict::Unchanged => {
+            tracing::info!(%version, %cause, ?took, broken_sites, "nothing to change");
+        }
         Verdict::Rejected(errors) => {
             for error in errors {
                 tracing::error!("{error}");

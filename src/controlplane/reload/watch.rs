@@ -18,6 +18,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{self, Instant};
 
+use crate::config::include::Pattern;
 use crate::controlplane::reload::Event;
 use crate::controlplane::reload::files::{self, Fingerprint};
 
@@ -32,6 +33,8 @@ const RESTLESS_LIMIT: u32 = 10;
 pub struct Watched {
     /// The config file and everything it names.
     pub paths: BTreeSet<PathBuf>,
+    /// What means more files, which may come and go.
+    pub patterns: Vec<Pattern>,
     /// What they held when the loop read them.
     pub fingerprint: Fingerprint,
 }
@@ -64,9 +67,11 @@ pub async fn run(mut watched: watch::Receiver<Watched>, events: mpsc::Sender<Eve
     let mut poll = time::interval_at(Instant::now() + pace.poll, pace.poll);
     poll.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
-        let paths = watched.borrow().paths.clone();
-        places.aim(&paths);
-        let now = files::fingerprint(&files::read(&paths));
+        let Watched {
+            paths, patterns, ..
+        } = watched.borrow().clone();
+        places.aim(&paths, &patterns);
+        let now = files::look(&paths, &patterns);
         if now != seen {
             seen = now;
             if events.send(Event::FilesChanged).await.is_err() {
@@ -165,11 +170,14 @@ impl Places {
         }
     }
 
-    /// Watches exactly the places where a change of `paths` would show.
-    fn aim(&mut self, paths: &BTreeSet<PathBuf>) {
+    /// Watches exactly the places where a change of `paths`, or of what `patterns` mean, would show.
+    fn aim(&mut self, paths: &BTreeSet<PathBuf>, patterns: &[Pattern]) {
         let mut wanted = BTreeMap::new();
-        for path in paths {
-            for place in places_of(path) {
+        let searched = files::folders(patterns);
+        // A file that is not there yet shows in the folder where it would be.
+        let searched = searched.into_iter().map(|folder| folder.join("*"));
+        for path in paths.iter().cloned().chain(searched) {
+            for place in places_of(&path) {
                 if let Ok(found) = fs::metadata(&place) {
                     let changed = (found.ctime(), found.ctime_nsec());
                     wanted.insert(place, (found.dev(), found.ino(), changed.0, changed.1));
@@ -265,6 +273,14 @@ mod tests {
 
     use super::*;
 
+    fn watched_now(paths: BTreeSet<PathBuf>) -> Watched {
+        Watched {
+            fingerprint: files::look(&paths, &[]),
+            paths,
+            patterns: Vec::new(),
+        }
+    }
+
     /// Runs `act` on a watched `proxy.yaml` and says whether the watcher told of a change. The poll is far away:
     /// what is found is found by events.
     fn check(prepare: impl FnOnce(&Path), act: impl FnOnce(&Path), pace: Pace) {
@@ -277,8 +293,7 @@ mod tests {
         prepare(directory.path());
         let state = |path: &PathBuf| {
             let paths = BTreeSet::from([path.clone()]);
-            let fingerprint = files::fingerprint(&files::read(&paths));
-            Watched { paths, fingerprint }
+            watched_now(paths)
         };
         let (teller, watched) = watch::channel(state(&file));
         let (events, mut told) = mpsc::channel(8);
@@ -397,7 +412,7 @@ mod tests {
         written(directory.path());
         let (hinter, mut hints) = mpsc::channel(1);
         let mut places = Places::new(hinter);
-        places.aim(&BTreeSet::from([directory.path().join("proxy.yaml")]));
+        places.aim(&BTreeSet::from([directory.path().join("proxy.yaml")]), &[]);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
@@ -446,9 +461,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         written(directory.path());
         let paths = BTreeSet::from([directory.path().join("proxy.yaml")]);
-        let fingerprint = files::fingerprint(&files::read(&paths));
+        let watched = watched_now(paths);
         fs::write(directory.path().join("proxy.yaml"), "two").unwrap();
-        let (_teller, watched) = watch::channel(Watched { paths, fingerprint });
+        let (_teller, watched) = watch::channel(watched);
         let (events, mut told) = mpsc::channel(8);
         runtime.block_on(async {
             tokio::select! {

@@ -54,6 +54,7 @@ async fn line(
     let mut answer = match &route.action {
         Action::Redirect(redirect) => respond::redirect(redirect, downstream, &inbound),
         Action::Respond(fixed) => Answer::own(fixed.answer()),
+        Action::Fail(fault) => return Err(*fault),
         Action::Forward(pool) => {
             closing.record.pool = Some(pool.name.clone());
             let wish = Wish::of(&mut inbound)?;

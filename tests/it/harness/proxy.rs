@@ -49,7 +49,13 @@ pub fn start_at_pace(text: &str, values: Values<'_>, pace: Pace) -> Proxy {
 /// Starts a proxy in a folder that holds the files it names.
 #[track_caller]
 pub fn start_in(folder: TempDir, text: &str) -> Proxy {
-    run(folder, &config::fill(text, &[]), SLOW)
+    start_in_at_pace(folder, text, SLOW)
+}
+
+/// The same with a proxy that looks after its files at this pace.
+#[track_caller]
+pub fn start_in_at_pace(folder: TempDir, text: &str, pace: Pace) -> Proxy {
+    run(folder, &config::fill(text, &[]), pace)
 }
 
 #[track_caller]
