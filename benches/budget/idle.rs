@@ -4,10 +4,8 @@
 //! since allocations are counted by thread. What C code asks the C library for is not counted: of TLS, the two
 //! contexts of its keys.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -23,10 +21,9 @@ use tokio::sync::mpsc;
 use tokio::task::{spawn_local, yield_now};
 use tokio_rustls::TlsConnector;
 
-use lockgate::base::clock;
 use lockgate::base::drain::Drain;
 use lockgate::config::error::Source;
-use lockgate::controlplane::compile::{self, Materials};
+use lockgate::controlplane::compile::Files;
 use lockgate::dataplane::http::Engine;
 use lockgate::dataplane::listener::accept::{self, Census};
 use lockgate::dataplane::snapshot::{self, Snapshot};
@@ -127,14 +124,8 @@ fn compiled(folder: &TempDir, origin: SocketAddr, kind: Kind) -> (Snapshot, Root
     fs::write(&file, &text).expect("the folder is ours");
     let source = Source::new(file, &text);
     let named = |file: &str, text: String| (folder.path().join(file), Ok(text.into_bytes()));
-    let files: BTreeMap<PathBuf, _> = [named("cert.pem", cert), named("key.pem", key)].into();
-    let materials = Materials {
-        files: &files,
-        answers: &BTreeMap::new(),
-        now: clock::wall(),
-    };
-    let snapshot = compile::compile(&configs::parse(&source), &source, &materials, None)
-        .expect("the config is good");
+    let files: Files = [named("cert.pem", cert), named("key.pem", key)].into();
+    let snapshot = configs::compile(&configs::parse(&source), &source, &files);
     let mut roots = RootCertStore::empty();
     roots
         .add(made.cert.der().clone())

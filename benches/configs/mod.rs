@@ -8,7 +8,7 @@ use lockgate::dataplane::snapshot::Snapshot;
 /// A config as workers read it. It may not name files or hosts.
 pub fn compiled(text: &str) -> Snapshot {
     let source = Source::new("proxy.yaml", text);
-    compile(&parse(&source), &source)
+    compile(&parse(&source), &source, &Files::new())
 }
 
 /// From YAML to checked values.
@@ -16,15 +16,15 @@ pub fn parse(source: &Source) -> Config {
     parse::parse(source, &|_| None).expect("the text is a config")
 }
 
-/// From checked values to what workers read.
-pub fn compile(config: &Config, source: &Source) -> Snapshot {
-    let (answers, files) = (Answers::new(), Files::new());
+/// From checked values, and the files that they name, to what workers read.
+pub fn compile(config: &Config, source: &Source, files: &Files) -> Snapshot {
+    let answers = Answers::new();
     let outside = Outside {
         answers: &answers,
         now: clock::wall(),
     };
     let compiler = Compiler::new(outside, None);
-    let main = compiler.main(config, source, &files);
-    let main = main.expect("the config names nothing from outside");
+    let main = compiler.main(config, source, files);
+    let main = main.expect("the config names no hosts, and its files are good");
     compiler.snapshot(config, main, Vec::new())
 }

@@ -223,7 +223,11 @@ pub fn config_compile(routes: usize) -> Piece {
     let source = Source::new("proxy.yaml", &config_text(routes));
     let config = configs::parse(&source);
     Box::new(move || {
-        black_box(configs::compile(black_box(&config), &source));
+        black_box(configs::compile(
+            black_box(&config),
+            &source,
+            &Default::default(),
+        ));
     })
 }
 
