@@ -1,5 +1,5 @@
-//! Which bytes may stand in the names and values of fields, on both sides: one table look-up a byte, or eight bytes
-//! at a time.
+//! Which bytes may stand in request lines, and in the names and values of fields on both sides: one table look-up a
+//! byte, or eight bytes at a time.
 //!
 //! Called by the scanners of requests and of answers. RFC 9110 §5.5 and §5.6.
 
@@ -34,6 +34,13 @@ pub fn is_value(bytes: &[u8]) -> bool {
     all_words(bytes, |word| !has_control(word)) || !bytes.iter().any(is_odd)
 }
 
+/// Whether all bytes may stand in a request line: visible ASCII and SP.
+#[inline]
+pub fn is_line(bytes: &[u8]) -> bool {
+    let is_odd = |byte: &u8| is_control(*byte) || !byte.is_ascii();
+    all_words(bytes, |word| !has_control(word) && word & HIGHS == 0) || !bytes.iter().any(is_odd)
+}
+
 /// Where the first control stands: a byte below 0x20, or DEL.
 #[inline]
 pub fn find_control(bytes: &[u8]) -> Option<usize> {
@@ -55,11 +62,11 @@ fn is_control(byte: u8) -> bool {
 
 const ONES: u64 = u64::from_ne_bytes([1; 8]);
 /// The highest bit of each of eight bytes.
-pub const HIGHS: u64 = ONES << 7;
+const HIGHS: u64 = ONES << 7;
 
 /// Whether any of the eight bytes is below 0x20 or is DEL.
 #[inline]
-pub fn has_control(word: u64) -> bool {
+fn has_control(word: u64) -> bool {
     controls(word) != 0
 }
 
@@ -75,7 +82,7 @@ fn controls(word: u64) -> u64 {
 
 /// Whether `fits` holds for all words of the bytes, the last overlapping; never if there is no whole word.
 #[inline]
-pub fn all_words(bytes: &[u8], fits: impl Fn(u64) -> bool) -> bool {
+fn all_words(bytes: &[u8], fits: impl Fn(u64) -> bool) -> bool {
     let (words, _) = bytes.as_chunks();
     bytes.last_chunk().is_some_and(|last| {
         fits(u64::from_ne_bytes(*last)) && words.iter().all(|word| fits(u64::from_ne_bytes(*word)))
@@ -114,6 +121,7 @@ mod tests {
                     bytes[at] = byte;
                     let is_control = byte.is_ascii_control();
                     assert_eq!(is_value(&bytes), !is_control || byte == b'\t', "{bytes:?}");
+                    assert_eq!(is_line(&bytes), !is_control && byte.is_ascii(), "{bytes:?}");
                     assert_eq!(find_control(&bytes), is_control.then_some(at), "{bytes:?}");
                 }
             }

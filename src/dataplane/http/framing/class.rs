@@ -2,8 +2,6 @@
 //!
 //! Called by the scanner of heads, beside `base::octets`. RFC 3986 §3.
 
-use crate::base::octets::{self, HIGHS};
-
 const PATH: u8 = 1;
 const QUERY: u8 = 2;
 const HOST: u8 = 4;
@@ -46,15 +44,6 @@ const fn is_in(set: &[u8], byte: u8) -> bool {
 #[inline]
 fn has(byte: u8, class: u8) -> bool {
     CLASSES[usize::from(byte)] & class != 0
-}
-
-/// Whether all bytes may stand in a request line: visible ASCII and SP.
-#[inline]
-pub(super) fn is_line(bytes: &[u8]) -> bool {
-    let is_odd = |byte: &u8| *byte < b' ' || *byte >= 0x7F;
-    octets::all_words(bytes, |word| {
-        !octets::has_control(word) && word & HIGHS == 0
-    }) || !bytes.iter().any(is_odd)
 }
 
 /// Whether this is a path, maybe with a query, without a fragment.
@@ -132,20 +121,6 @@ mod tests {
             "[::1]a", "[g]", "a,b", "a%41", "a:1:2", "\u{e9}", "a\"", "*",
         ] {
             assert!(!is_authority(bad.as_bytes()), "{bad}");
-        }
-    }
-
-    #[test]
-    fn words_are_judged_as_their_bytes_are() {
-        for byte in 0..=u8::MAX {
-            for length in 1..40 {
-                for at in [0, length / 2, length - 1] {
-                    let mut bytes = vec![b'x'; length];
-                    bytes[at] = byte;
-                    let fits = !byte.is_ascii_control() && byte.is_ascii();
-                    assert_eq!(is_line(&bytes), fits, "{bytes:?}");
-                }
-            }
         }
     }
 

@@ -120,7 +120,7 @@ impl Head {
             let pending = window.get(self.line..).unwrap_or_default();
             let judged = self.searched.saturating_sub(self.line + 1);
             let fresh = pending.get(judged..).unwrap_or_default();
-            if !class::is_line(fresh.strip_suffix(b"\r").unwrap_or(fresh)) {
+            if !octets::is_line(fresh.strip_suffix(b"\r").unwrap_or(fresh)) {
                 return Err(Fault::RequestMalformed);
             }
         }
@@ -136,7 +136,7 @@ impl Head {
 
     fn request_line(&mut self, line: &[u8], start: usize, limits: &Limits) -> Result<(), Fault> {
         const MALFORMED: Fault = Fault::RequestMalformed;
-        if !class::is_line(line) {
+        if !octets::is_line(line) {
             return Err(MALFORMED);
         }
         let (method, rest) = split(line, b' ').ok_or(MALFORMED)?;
