@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use rustls::ServerConfig;
-use rustls::server::{Accepted, Acceptor, NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
+use rustls::server::{
+    Accepted, Acceptor, ClientHello, NoServerSessionStorage, WebPkiClientVerifier,
+};
+use rustls::{CipherSuite, HandshakeKind, ProtocolVersion, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::StartHandshake;
@@ -23,13 +25,15 @@ use super::material::{Digest, MaterialError, digest_fields};
 use super::stream::{Stream, Tcp};
 use super::subject::ClientIdentity;
 use super::tickets::TicketKeys;
-use super::{Alpn, TlsVersion, VERSIONS, provider};
+use super::{Alpn, SUITES, TlsVersion, VERSIONS, provider};
 use crate::base::clock;
 
 /// The TLS settings of a listener, ready for handshakes. Shared by all workers.
 #[derive(Debug)]
 pub struct ServerPlan {
     config: Arc<ServerConfig>,
+    /// The same for clients whose order of suites counts.
+    in_their_order: Arc<ServerConfig>,
     certs: Arc<CertTable>,
     tickets: Arc<TicketKeys>,
     client_auth: Option<Digest>,
@@ -72,6 +76,8 @@ impl ServerPlan {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = TICKETS;
         config.max_early_data_size = 0;
+        let in_their_order = config.clone();
+        config.ignore_client_order = true;
 
         let identities = certs
             .identities()
@@ -80,6 +86,7 @@ impl ServerPlan {
         let digest = Self::digest_of(identities, auth_digest);
         Ok(Self {
             config: Arc::new(config),
+            in_their_order: Arc::new(in_their_order),
             certs,
             tickets,
             client_auth: auth_digest,
@@ -98,6 +105,23 @@ impl ServerPlan {
         let identities: Vec<Digest> = identities.into_iter().collect();
         let client_auth = client_auth.as_ref().map_or(&[][..], |digest| digest);
         digest_fields("server plan", &[identities.as_flattened(), client_auth])
+    }
+
+    /// The settings for this client. The order of suites is ours, but for a client that puts ChaCha20 first: that is how one
+    /// without instructions for AES tells.
+    fn config_for(&self, hello: &ClientHello<'_>) -> &Arc<ServerConfig> {
+        let first = hello
+            .cipher_suites()
+            .iter()
+            .find(|suite| SUITES.iter().any(|ours| ours.suite() == **suite));
+        match first {
+            Some(
+                CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+            ) => &self.in_their_order,
+            _ => &self.config,
+        }
     }
 
     /// Equal for plans made of equal files and settings: an unchanged listener keeps its plan over a reload.
@@ -151,8 +175,9 @@ pub async fn accept(
         Err(HelloError::Gone) => return Err(AcceptError::ClientGone),
         Err(HelloError::Failed(reason)) => return Err(AcceptError::Failed(reason)),
     };
+    let config = Arc::clone(plan.config_for(&hello.client_hello()));
     let stream = StartHandshake::from_parts(hello, Tcp(stream))
-        .into_stream(Arc::clone(&plan.config))
+        .into_stream(config)
         .await
         .map_err(|error| AcceptError::Failed(reason(&error)))?;
     let session = Session::of(stream.get_ref().1).map_err(AcceptError::Failed)?;

@@ -47,6 +47,55 @@ async fn a_client_without_the_post_quantum_group_gets_x25519() {
 }
 
 #[tokio::test]
+async fn the_order_of_suites_is_ours_but_for_a_client_without_instructions_for_aes() {
+    use CipherSuite as Suite;
+    let authority = Authority::new("ca");
+    let made = authority.issue(Kind::Ecdsa, &["a.test"], |_| {});
+    let plan = plan(&[&made], None, None);
+    let aes_256 = [
+        Suite::TLS13_AES_256_GCM_SHA384,
+        Suite::TLS13_CHACHA20_POLY1305_SHA256,
+        Suite::TLS13_AES_128_GCM_SHA256,
+        Suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        Suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        Suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    ];
+    let chacha = [1, 0, 2, 4, 3, 5].map(|place| aes_256[place]);
+    let without_aes_128 = [0, 1, 3, 4].map(|place| aes_256[place]);
+    for (offered, versions, expected) in [
+        (&aes_256[..], TLS13, Suite::TLS13_AES_128_GCM_SHA256),
+        (
+            &aes_256,
+            TLS12,
+            Suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        ),
+        (&chacha, TLS13, Suite::TLS13_CHACHA20_POLY1305_SHA256),
+        (
+            &chacha,
+            TLS12,
+            Suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        ),
+        (&without_aes_128, TLS13, Suite::TLS13_AES_256_GCM_SHA384),
+    ] {
+        let all = aws_lc_rs::default_provider();
+        let theirs = Arc::new(CryptoProvider {
+            cipher_suites: offered
+                .iter()
+                .map(|suite| {
+                    let of_name = all.cipher_suites.iter().find(|ours| ours.suite() == *suite);
+                    *of_name.unwrap()
+                })
+                .collect(),
+            ..all
+        });
+        let client = Client::of(&authority, None, versions, theirs, None).ready();
+        let (_, _, theirs) = succeed(&plan, &client, "a.test").await;
+        let suite = theirs.get_ref().1.negotiated_cipher_suite().unwrap();
+        assert_eq!(suite.suite(), expected, "{offered:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_protocol_is_what_both_sides_know() {
     let authority = Authority::new("ca");
     let made = authority.issue(Kind::Ecdsa, &["a.test"], |_| {});
