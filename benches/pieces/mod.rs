@@ -6,7 +6,6 @@
 //! connection can make: a whole exchange has them.
 
 use std::hint::black_box;
-use std::iter;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -59,7 +58,7 @@ pub fn route(rules: usize) -> Piece {
         ..Match::default()
     };
     let table = || RouteTable::new((0..rules).map(|rule| (condition(rule), rule)).collect());
-    let tables: Vec<_> = iter::repeat_with(table)
+    let tables: Vec<_> = std::iter::repeat_with(table)
         .take((1_000 / rules).max(1))
         .collect();
     // 7919 is a prime that divides no number of rules: each is looked up once before any is again.
@@ -84,20 +83,26 @@ pub fn route(rules: usize) -> Piece {
 
 /// Each in turn, among so many endpoints, with the count of what is in flight.
 pub fn round_robin(count: u16) -> Piece {
-    pick(count, Picker::RoundRobin)
+    pick(count, Picker::RoundRobin, 0)
 }
 
-/// The one with the fewest exchanges, among so many endpoints, with the count of what is in flight.
+/// The one with the fewest exchanges, among so many endpoints that all have one, with the count of what is in flight.
 pub fn least_connections(count: u16) -> Piece {
-    pick(count, Picker::LeastConnections)
+    pick(count, Picker::LeastConnections, 1)
 }
 
-fn pick(count: u16, picker: fn(Schedule) -> Picker) -> Piece {
+fn pick(count: u16, picker: fn(Schedule) -> Picker, running: usize) -> Piece {
     let members: Vec<_> = (1..=count).map(member).collect();
+    let running: Vec<_> = members
+        .iter()
+        .flat_map(|member| std::iter::repeat_with(|| member.endpoint.enter()).take(running))
+        .collect();
     let picker = picker(Schedule::new(&vec![1; members.len()]));
     Box::new(move || {
         let picked = picker.pick(black_box(&members), &[]);
         black_box(picked.map(Endpoint::enter));
+        // They run as long as the closure lives.
+        let _ = &running;
     })
 }
 

@@ -13,14 +13,17 @@ use crate::dataplane::upstream::pool::Member;
 /// Turns in a schedule, at most: beyond it weights are scaled down to fit.
 const SCHEDULE_LIMIT: u64 = 65_536;
 
+/// Members that a pick of `least_connections` holds against each other, at most: their counts are far apart in memory, and what
+/// the least of so many misses of the least of all is an exchange or two (the power of several choices).
+const LOOKS: usize = 32;
+
 /// The balancing choice of a pool.
 #[derive(Debug)]
 pub enum Picker {
     /// Each in turn, by weight, smoothly.
     RoundRobin(Schedule),
-    /// The one with the fewest exchanges in flight for its weight; among equals each in turn.
-    ///
-    /// Looks at every member: the cost grows with the pool.
+    /// The one with the fewest exchanges in flight for its weight; among equals each in turn. Of more than
+    /// [`LOOKS`], as many are held against each other at a time, beginning with the one whose turn it is.
     LeastConnections(Schedule),
 }
 
@@ -136,11 +139,16 @@ fn least_connections<'a>(
     // Starting where round robin would go makes the first of equals a fair one.
     let (behind, ahead) = members.split_at_checked(schedule.upcoming().next()?)?;
     let mut best: Option<(&Member, u64)> = None;
-    for member in ahead.iter().chain(behind) {
-        if member.weight == 0 || tried.contains(&member.endpoint.id) {
-            continue;
-        }
+    let usable = ahead
+        .iter()
+        .chain(behind)
+        .filter(|member| member.weight > 0 && !tried.contains(&member.endpoint.id));
+    for member in usable.take(LOOKS) {
         let load = member.endpoint.in_flight() as u64;
+        if load == 0 {
+            // Nobody has less, and those before have more.
+            return Some(&member.endpoint);
+        }
         let lighter = best.is_none_or(|(other, other_load)| {
             load * u64::from(other.weight) < other_load * u64::from(member.weight)
         });
@@ -280,6 +288,36 @@ mod tests {
         let all = members(&[1, 1, 1]);
         let picker = Picker::LeastConnections(Schedule::new(&[1, 1, 1]));
         assert_eq!(order(&picker, &all, 6), "abcabc");
+    }
+
+    #[test]
+    fn least_connections_is_level_in_a_pool_larger_than_it_looks_at() {
+        let count = 10 * LOOKS;
+        let all = members(&vec![1; count]);
+        let picker = Picker::LeastConnections(Schedule::new(&vec![1; count]));
+        let mut random = 1_u64;
+        let mut running: Vec<_> = (0..8 * count)
+            .map(|_| picker.pick(&all, &[]).unwrap().enter())
+            .collect();
+        for _ in 0..100 * count {
+            // Exchanges of random lengths: any of them is the next to end (Knuth's MMIX generator).
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let ends = (random >> 33) as usize % running.len();
+            running.swap_remove(ends);
+            running.push(picker.pick(&all, &[]).unwrap().enter());
+            let most = all.iter().map(|member| member.endpoint.in_flight()).max();
+            assert!(most <= Some(10), "8 on average, {most:?} on one");
+        }
+    }
+
+    #[test]
+    fn a_heavy_member_that_is_idle_is_not_passed_over_for_a_light_one_in_turn() {
+        let all = members(&[0, 4, 1]);
+        let picker = Picker::LeastConnections(Schedule::new(&[0, 4, 1]));
+        let _busy = all[2].endpoint.enter();
+        assert_eq!(order(&picker, &all, 6), "bbbbbb");
     }
 
     #[test]
