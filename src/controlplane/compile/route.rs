@@ -150,7 +150,12 @@ fn filters(
     });
     // Collected first, so that every filter is looked at.
     let filters: Vec<_> = filters.collect();
-    filters.into_iter().collect()
+    let filters: Vec<_> = filters.into_iter().collect::<Option<_>>()?;
+    Some(match filters.as_slice() {
+        // All routes without filters share the one that is warm.
+        [] => Arc::default(),
+        _ => filters.into(),
+    })
 }
 
 fn action(
@@ -163,7 +168,7 @@ fn action(
         config::Action::Pool(_) => pool.map(|pool| Action::Forward(Arc::clone(pool))),
         config::Action::Redirect { to, status } => errors
             .take(Redirect::new(to, *status), &format!("{path}.redirect"))
-            .map(Action::Redirect),
+            .map(|redirect| Action::Redirect(Box::new(redirect))),
         config::Action::Respond {
             status,
             body,
@@ -173,7 +178,7 @@ fn action(
                 FixedResponse::new(*status, headers, body.clone()),
                 &format!("{path}.respond"),
             )
-            .map(Action::Respond),
+            .map(|fixed| Action::Respond(Box::new(fixed))),
     }
 }
 

@@ -33,7 +33,7 @@ struct Asked {
 const HOSTS: [&str; 9] = [
     "a.b", "b", "c.a.b", "*.b", "*.a.b", "*.c.a.b", "x.b", "d.c.a.b", "e",
 ];
-const PATHS: [(char, &str); 19] = [
+const PATHS: [(char, &str); 21] = [
     ('p', "/"),
     ('p', "/v"),
     ('p', "/v/"),
@@ -41,6 +41,9 @@ const PATHS: [(char, &str); 19] = [
     ('p', "/v/w/v"),
     ('p', "/w"),
     ('p', "/vv"),
+    // A segment that is kept in its node, just so, and one that is not.
+    ('p', "/eighteen-letters-v"),
+    ('e', "/nineteen--letters-v"),
     ('p', "//v/./w"),
     ('e', "/"),
     ('e', "/v"),
@@ -102,7 +105,7 @@ fn asked() -> impl Strategy<Value = Asked> {
             "",
         ]),
         prop_oneof![
-            9 => "(/(v|w|vv)?){1,4}".prop_map(|path| path.replace("//", "/")),
+            9 => "(/(v|w|vv|eighteen-letters-v|nineteen--letters-[vw])?){1,4}".prop_map(|path| path.replace("//", "/")),
             1 => Just("*".to_owned()),
         ],
         select(vec!["", "k=1", "l=2", "k=1&l=1", "k=2&k=1"]),

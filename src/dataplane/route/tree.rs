@@ -41,7 +41,7 @@ pub(super) enum Candidates<'a> {
 pub(super) struct Tree {
     edges: Edges,
     nodes: Vec<Place>,
-    /// The names of all nodes; a [`Span`] is a part of it.
+    /// The long names of nodes; a [`Span`] is a part of it.
     names: String,
     /// The rules of the places that have several; a [`Span`] is a part of it.
     order: Vec<u32>,
@@ -54,7 +54,7 @@ pub(super) struct Tree {
 #[repr(align(64))]
 struct Place {
     parent: Node,
-    name: Span,
+    name: Name,
     /// The nearest node above that has prefix rules.
     above: Node,
     has_children: bool,
@@ -65,6 +65,18 @@ struct Place {
     /// Only at the node of a host.
     any: Rules,
 }
+
+const _: () = assert!(size_of::<Place>() == 64);
+
+/// The name of a node, in it if it is short: what lies elsewhere is cold too.
+#[derive(Debug)]
+enum Name {
+    Short { len: u8, bytes: [u8; SHORT] },
+    Long(Span),
+}
+
+/// Bytes of a name that fit into a [`Place`].
+const SHORT: usize = 18;
 
 /// A part of a longer whole: from, to.
 type Span = (u32, u32);
@@ -193,11 +205,17 @@ impl Tree {
         }
     }
 
+    fn name<'a>(&'a self, name: &'a Name) -> Option<&'a [u8]> {
+        match name {
+            Name::Short { len, bytes } => bytes.get(..usize::from(*len)),
+            Name::Long((from, to)) => self.names.as_bytes().get(*from as usize..*to as usize),
+        }
+    }
+
     fn child(&self, parent: Node, name: &str) -> Option<Node> {
         self.edges.find(parent, name, |node| {
             self.nodes.get(node as usize).is_some_and(|place| {
-                let (from, to) = place.name;
-                place.parent == parent && self.names.get(from as usize..to as usize) == Some(name)
+                place.parent == parent && self.name(&place.name) == Some(name.as_bytes())
             })
         })
     }
@@ -319,11 +337,9 @@ impl Builder {
                 None => NONE,
             };
             edges.insert(lists.parent, &lists.name, number(nodes.len()));
-            let name_start = number(names.len());
-            names.push_str(&lists.name);
             nodes.push(Place {
                 parent: lists.parent,
-                name: (name_start, number(names.len())),
+                name: Name::new(&lists.name, &mut names),
                 above,
                 has_children: false,
                 exact: place(&lists.exact),
@@ -339,6 +355,20 @@ impl Builder {
             order,
             wildcard_labels: self.wildcard_labels,
         }
+    }
+}
+
+impl Name {
+    /// Keeps a name, with those before it if it is long.
+    fn new(name: &str, names: &mut String) -> Self {
+        let mut bytes = [0; SHORT];
+        if let (Some(space), Ok(len)) = (bytes.get_mut(..name.len()), name.len().try_into()) {
+            space.copy_from_slice(name.as_bytes());
+            return Self::Short { len, bytes };
+        }
+        let from = number(names.len());
+        names.push_str(name);
+        Self::Long((from, number(names.len())))
     }
 }
 
