@@ -59,7 +59,7 @@ const MAY_IMPORT: &str = "
 const QUARANTINE: &[Quarantine] = &[
     in_tests_too("serde_yaml", "config/parse.rs"),
     in_tests_too("rustls_pemfile", "dataplane/tls/pem.rs"),
-    in_tests_too("notify", "controlplane/reload/watch.rs"),
+    in_tests_too("notify", "controlplane/reload/watch/places.rs"),
     in_tests_too("arc_swap", "dataplane/snapshot.rs"),
     in_tests_too("std::env", "cli.rs"),
     in_tests_too("rustls", "dataplane/tls/"),

@@ -271,7 +271,11 @@ workers: 2
         fs::write(&file, config).unwrap();
         // Far from its own ideas: what reloads is asked for.
         let poll = Duration::from_secs(3600);
-        let pace = Pace { settle: poll, poll };
+        let pace = Pace {
+            settle: poll,
+            poll,
+            ..Pace::default()
+        };
         (
             folder,
             App::start(Options {

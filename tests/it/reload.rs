@@ -240,6 +240,7 @@ fn a_file_that_changes_is_taken_up_however_it_is_written() {
         let pace = Pace {
             settle: Duration::from_millis(50),
             poll: Duration::from_secs(3600),
+            hints: true,
         };
         let text = config::before(&[&a], "");
         let proxy = proxy::start_at_pace(&text, &[], pace);

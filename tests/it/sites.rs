@@ -159,6 +159,7 @@ fn watching(sites: &[(&str, &str)]) -> Proxy {
     let pace = Pace {
         settle: Duration::from_millis(50),
         poll: Duration::from_secs(3600),
+        hints: true,
     };
     proxy::start_in_at_pace(folder(sites), MAIN, pace)
 }

@@ -83,13 +83,12 @@ pub fn find(patterns: &[Pattern]) -> Found {
     found
 }
 
-/// The folders in which `patterns` look for files.
+/// The folders in which `patterns` look for files; one that is just a path looks for none.
 pub fn folders(patterns: &[Pattern]) -> BTreeSet<PathBuf> {
     let mut folders = BTreeSet::new();
     for pattern in patterns {
-        match pattern.parts() {
-            [] => folders.extend(pattern.front().parent().map(Path::to_owned)),
-            parts => search(pattern.front(), parts, &mut folders),
+        if !pattern.parts().is_empty() {
+            search(pattern.front(), pattern.parts(), &mut folders);
         }
     }
     folders

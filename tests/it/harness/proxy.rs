@@ -22,6 +22,7 @@ use super::expect;
 const SLOW: Pace = Pace {
     settle: Duration::from_secs(1),
     poll: Duration::from_secs(3600),
+    hints: true,
 };
 
 /// A running proxy.
