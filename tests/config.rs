@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use lockgate::config::error::{self, ConfigError, Source};
 use lockgate::config::parse::parse;
-use lockgate::config::{Config, Limits, Timeouts, pool, route, schema, site};
+use lockgate::config::{Config, Drain, Limits, Timeouts, pool, route, schema, site};
 use lockgate::controlplane::reload::in_force::InForce;
 use lockgate::controlplane::reload::load::Environment;
 use lockgate::controlplane::reload::rehearse;
@@ -83,6 +83,9 @@ fn show(config: &Config) -> String {
     }
     if config.timeouts != Timeouts::default() {
         writeln!(text, "{:#?}", config.timeouts).unwrap();
+    }
+    if config.drain != Drain::default() {
+        writeln!(text, "{:?}", config.drain).unwrap();
     }
     for pattern in &config.include {
         writeln!(text, "include: {pattern}").unwrap();

@@ -118,6 +118,11 @@ impl App {
         self.board.latest().map_or(0, |outcome| outcome.version)
     }
 
+    /// How many snapshots there are: the one in force, and those that exchanges still hold. It is counted once a second.
+    pub fn snapshots(&self) -> usize {
+        self.board.snapshots()
+    }
+
     /// The last outcomes of the reload loop, the oldest first; the first of all is the start.
     pub fn outcomes(&self) -> Vec<Arc<Outcome>> {
         self.board.outcomes()

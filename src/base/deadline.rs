@@ -140,6 +140,12 @@ impl Deadline {
         }
     }
 
+    /// When it passes; `None` is never.
+    #[cfg(test)]
+    pub fn at(&self) -> Option<Instant> {
+        self.table.entries.borrow().get(self.key)?.at
+    }
+
     /// Ready once the deadline has passed.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut entries = self.table.entries.borrow_mut();

@@ -44,6 +44,8 @@ section! {
         limits: Limits, optional "the defaults of its keys";
         /// Timeouts of client connections, and the defaults for routes.
         timeouts: Timeouts, optional "the defaults of its keys";
+        /// The end of what is taken off, beyond `timeouts.drain`.
+        drain: Drain, optional "the defaults of its keys";
         /// Files with routes and pools of their own, such as `sites/*.yaml`: each is a site, and stands or falls alone.
         /// `*` stands for any characters of a name, but for a dot at its front.
         include: OneOrMore<IncludePath>, optional "none";
@@ -368,6 +370,16 @@ section! {
     }
 }
 
+section! {
+    /// The end of what is taken off.
+    Drain as "drain" (Keys) {
+        /// From the removal of a route to the end of the last of its WebSockets and other tunnels. They end one after the
+        /// other over this time, so that their clients do not come back all at once. Those of routes that stay live on,
+        /// however often the config changes.
+        tunnels: Duration, default "5m";
+    }
+}
+
 /// `path`: text, or one of several forms.
 #[derive(Clone, Debug)]
 pub(crate) enum PathKey {
@@ -503,5 +515,6 @@ mod tests {
         unwritten::<AccessLog>();
         unwritten::<Limits>();
         unwritten::<Timeouts>();
+        unwritten::<Drain>();
     }
 }

@@ -46,6 +46,8 @@ pub struct Config {
     pub limits: Limits,
     /// Timeouts of connections, and the defaults for routes.
     pub timeouts: Timeouts,
+    /// The end of what is taken off.
+    pub drain: Drain,
     /// The files of the sites, in order.
     pub include: Vec<include::Pattern>,
     /// Whether a broken site refuses the whole.
@@ -132,6 +134,19 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self::from(&decode::unwritten::<keys::Timeouts>())
+    }
+}
+
+/// The end of what is taken off, each with the default that `docs/reference` shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// From the removal of a route to the end of the last of its tunnels.
+    pub tunnels: std::time::Duration,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self::from(&decode::unwritten::<keys::Drain>())
     }
 }
 

@@ -5,10 +5,12 @@
 //! The only file that knows arc_swap.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
@@ -92,6 +94,34 @@ pub struct Route {
     pub retries: u32,
     /// Let encoded slashes and backslashes through.
     pub allow_encoded_slashes: bool,
+    /// Shared with the versions before and after that have a route of this name.
+    pub life: Arc<Life>,
+}
+
+/// The life of a route by its name: from the version that has it first to the one that has it no more, however often it
+/// changes in between.
+#[derive(Debug, Default)]
+pub struct Life {
+    is_over: AtomicBool,
+}
+
+impl Life {
+    /// Whether the route is gone. It does not come back: one of the same name has another life.
+    pub fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+
+    fn end(&self) {
+        self.is_over.store(true, Ordering::Release);
+    }
+}
+
+/// A life that has ended, for the tests of those who ask.
+#[cfg(test)]
+pub(super) fn life_that_is_over() -> Arc<Life> {
+    let life = Life::default();
+    life.end();
+    Arc::new(life)
 }
 
 // With the two counts of an `Arc` in front.
@@ -148,6 +178,8 @@ pub struct Timeouts {
     pub send: Duration,
     /// From the start of a drain to the end of what still runs.
     pub drain: Duration,
+    /// From the removal of a route to the end of the last of its tunnels.
+    pub drain_tunnels: Duration,
 }
 
 /// Makes the cell and its two halves.
@@ -156,26 +188,59 @@ pub fn cell(first: Snapshot) -> (Writer, Source) {
     (
         Writer {
             cell: Arc::clone(&cell),
+            retired: Vec::new(),
         },
         Source { cell },
     )
 }
 
 /// The writer half: the reload loop owns the only one.
+///
+/// It keeps a hand on every snapshot that is not in force any more until nobody else holds it: the last exchange to let
+/// go of one would have to take it apart, which takes milliseconds where there are thousands of routes.
 #[derive(Debug)]
 pub struct Writer {
     cell: Arc<ArcSwap<Snapshot>>,
+    retired: Vec<Arc<Snapshot>>,
 }
 
 impl Writer {
-    /// Puts the next snapshot in force: exchanges that begin from now on see it.
+    /// Puts the next snapshot in force: exchanges that begin from now on see it. The tunnels of routes that it does not
+    /// have any more are told so.
     pub fn swap(&mut self, next: Snapshot) {
+        let before = self.cell.load_full();
+        end_lives(&before, &next);
         self.cell.store(Arc::new(next));
+        self.retired.push(before);
+    }
+
+    /// Takes apart the snapshots that nobody else holds any more, on the calling thread.
+    pub fn sweep(&mut self) {
+        // Nobody can take hold of one that is not in force, so a count of one stays one.
+        self.retired
+            .retain(|snapshot| Arc::strong_count(snapshot) > 1);
+    }
+
+    /// How many snapshots there are: the one in force, and those that are still held.
+    pub fn count(&self) -> usize {
+        1 + self.retired.len()
     }
 
     /// The snapshot in force.
     pub fn current(&self) -> Arc<Snapshot> {
         self.cell.load_full()
+    }
+}
+
+/// Ends the lives of routes that are in `before` and not in `after`. A worker that sees `after` finds them ended: they
+/// are before it is put in force.
+fn end_lives(before: &Snapshot, after: &Snapshot) {
+    let routes = || after.routes.iter().map(|(_, route)| route);
+    let lives: HashSet<_> = routes().map(|route| Arc::as_ptr(&route.life)).collect();
+    for (_, route) in before.routes.iter() {
+        if !lives.contains(&Arc::as_ptr(&route.life)) {
+            route.life.end();
+        }
     }
 }
 
@@ -234,5 +299,110 @@ impl Reader {
             state.held = Rc::new(Hold(Arc::clone(current)));
         }
         Rc::clone(&state.held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::dataplane::route::Match;
+
+    const TIME: Duration = Duration::from_secs(1);
+
+    fn route(name: &str, life: &Arc<Life>) -> Arc<Route> {
+        Arc::new(Route {
+            name: name.into(),
+            filters: [].into(),
+            action: Action::Fail(Fault::NoRoute),
+            response_timeout: TIME,
+            idle_timeout: TIME,
+            stream_timeout: TIME,
+            retries: 0,
+            allow_encoded_slashes: false,
+            life: Arc::clone(life),
+        })
+    }
+
+    fn snapshot(version: u64, routes: Vec<Arc<Route>>) -> Snapshot {
+        let rules = routes.into_iter().map(|route| (Match::default(), route));
+        Snapshot {
+            version,
+            listeners: [].into(),
+            routes: RouteTable::new(rules.collect()),
+            pools: [].into(),
+            trusted_proxies: [].into(),
+            limits: Limits {
+                connections: 1,
+                handshakes: 1,
+                header_bytes: 1,
+                header_fields: 1,
+                response_header_bytes: 1,
+                h2_streams: 1,
+                idle_connections: 1,
+            },
+            timeouts: Arc::new(Timeouts {
+                handshake: TIME,
+                first_byte: TIME,
+                header: TIME,
+                body: TIME,
+                keep_alive: TIME,
+                age: TIME,
+                send: TIME,
+                drain: TIME,
+                drain_tunnels: TIME,
+            }),
+            access_log: None,
+        }
+    }
+
+    #[test]
+    fn a_snapshot_is_taken_apart_by_the_writer_and_by_nobody_else() {
+        let first = route("a", &Arc::default());
+        let watch = Arc::downgrade(&first);
+        let (mut writer, source) = cell(snapshot(1, vec![first]));
+        thread::scope(|scope| {
+            let held = scope.spawn(|| {
+                let reader = source.reader();
+                let held = reader.load();
+                assert_eq!(held.version, 1);
+            });
+            held.join().unwrap();
+        });
+        let held = source.reader();
+        writer.swap(snapshot(2, Vec::new()));
+        writer.sweep();
+        assert_eq!(
+            writer.count(),
+            2,
+            "a reader holds it that has not looked since"
+        );
+        assert_eq!(held.load().version, 2);
+        assert!(
+            watch.upgrade().is_some(),
+            "whoever lets go of it does not take it apart"
+        );
+        assert_eq!(writer.count(), 2);
+        writer.sweep();
+        assert_eq!((writer.count(), watch.upgrade().is_some()), (1, false));
+    }
+
+    #[test]
+    fn the_life_of_a_route_ends_with_the_version_that_has_it_no_more() {
+        let (stays, goes) = (Arc::<Life>::default(), Arc::<Life>::default());
+        let first = snapshot(1, vec![route("stays", &stays), route("goes", &goes)]);
+        let (mut writer, source) = cell(first);
+        writer.swap(snapshot(
+            2,
+            vec![route("stays", &stays), route("goes", &goes)],
+        ));
+        assert!(!stays.is_over() && !goes.is_over());
+        writer.swap(snapshot(
+            3,
+            vec![route("stays", &stays), route("goes", &Arc::default())],
+        ));
+        assert!(!stays.is_over() && goes.is_over());
+        assert_eq!(source.reader().load().version, 3);
     }
 }

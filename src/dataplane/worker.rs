@@ -250,13 +250,19 @@ async fn tick(engine: Rc<Engine>) {
     );
 }
 
-/// How often an idle worker lets go of an old snapshot.
+/// How often a worker looks whether the snapshot has changed, with traffic or without.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// A worker without traffic would keep the last snapshot it read alive.
+/// Does what follows from a change of the snapshot, and lets go of the old one: a worker without traffic would keep the
+/// last one that it read alive.
 async fn refresh(engine: &Engine) {
+    let mut seen = engine.snapshot().version;
     loop {
         tokio::time::sleep(REFRESH).await;
-        drop(engine.snapshot());
+        let snapshot = engine.snapshot();
+        if seen != snapshot.version {
+            seen = snapshot.version;
+            engine.tunnels.review(snapshot.timeouts.drain_tunnels);
+        }
     }
 }

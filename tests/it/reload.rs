@@ -1,5 +1,6 @@
 //! A config changes under way: exchanges, connections, tunnels and endpoints do not notice.
 
+use std::fmt::Display;
 use std::fs;
 use std::net::TcpStream;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use rcgen::ExtendedKeyUsagePurpose;
 
 use crate::harness::backend::Backend;
 use crate::harness::client::Client;
+use crate::harness::proxy::Proxy;
 use crate::harness::{backend, certs, config, expect, play, proxy};
 
 /// Answers `/slow` when it is told to, and the rest at once.
@@ -179,35 +181,150 @@ fn a_listener_that_is_gone_drains_and_a_new_one_accepts() {
 #[test]
 fn a_websocket_does_not_notice() {
     play(|| {
-        let backend = backend::script(|connection| {
-            connection.head();
-            connection.send(
-                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
-            );
-            loop {
-                let piece = connection.wire.some();
-                if piece.is_empty() || !connection.send(piece) {
-                    break;
-                }
-            }
-        });
+        let backend = echoes();
         let other = backend::named("other");
         let proxy = proxy::before(&[&backend]);
-        let mut client = proxy.client();
-        client
-            .send("GET / HTTP/1.1\r\nHost: app.test\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
-        client.head();
+        let mut client = tunnel(&proxy, "/");
         for round in 0..3 {
-            // Its endpoint, its route and its pool are gone.
+            // Its endpoint and its pool are gone, and the route leads elsewhere.
             let text = format!(
                 "routes: [{{ pool: pool{round} }}]\npools: {{ pool{round}: {{ endpoints: \
                  [\"@other\"] }} }}"
             );
             assert!(proxy.rewrite(&text, &[("other", &other)]).is_good());
             assert_eq!(proxy.client().get("/").text(), "other");
-            client.send("ping");
-            assert_eq!(client.wire.exactly(4).0, b"ping");
+            is_alive(&mut client);
         }
+    });
+}
+
+/// Switches to something else, and sends back what it gets.
+fn echoes() -> Backend {
+    backend::script(|connection| {
+        connection.head();
+        connection
+            .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
+        loop {
+            let piece = connection.wire.some();
+            if piece.is_empty() || !connection.send(piece) {
+                break;
+            }
+        }
+        connection.left();
+    })
+}
+
+/// Opens a tunnel through the route for a path.
+fn tunnel(proxy: &Proxy, path: &str) -> Client {
+    let mut client = proxy.client();
+    client.send(format!(
+        "GET {path} HTTP/1.1\r\nHost: app.test\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+    ));
+    assert_eq!(client.head().status(), 101);
+    client
+}
+
+#[track_caller]
+fn is_alive(client: &mut Client) {
+    client.send("ping");
+    assert_eq!(client.wire.exactly(4).0, b"ping");
+}
+
+#[test]
+fn tunnels_of_a_route_that_is_gone_end_and_those_of_others_live_on() {
+    play(|| {
+        let (kept, gone) = (echoes(), echoes());
+        let both = "drain: { tunnels: 200ms }\nroutes: [{ name: kept, match: { path: /kept }, pool: \
+                    kept }, { name: @name, match: { path: /gone }, pool: gone }]\npools: { kept: { \
+                    endpoints: [\"@kept\"] }, gone: { endpoints: [\"@gone\"] } }";
+        let values = |name| {
+            [
+                ("name", name),
+                ("kept", &kept as &dyn Display),
+                ("gone", &gone),
+            ]
+        };
+        let proxy = proxy::start(both, &values(&"old"));
+        let mut lives = tunnel(&proxy, "/kept");
+        let mut leaves = tunnel(&proxy, "/gone");
+        // A route that only changes is the same.
+        let changed = both.replace("pool: gone }", "pool: gone, timeouts: { stream: 2h } }");
+        proxy.rewrite(&changed, &values(&"old"));
+        is_alive(&mut leaves);
+        // One by another name is another.
+        proxy.rewrite(&changed, &values(&"new"));
+        leaves.is_closed();
+        gone.is_left_by(1);
+        let record = proxy.record();
+        assert_eq!(
+            (&record["route"], &record["fault"]),
+            (&"old".into(), &"draining".into())
+        );
+        is_alive(&mut lives);
+        // The name has another life now: what comes by it stays.
+        let mut stays = tunnel(&proxy, "/gone");
+        proxy.rewrite(both, &values(&"new"));
+        is_alive(&mut stays);
+    });
+}
+
+#[test]
+fn a_tunnel_that_begins_when_its_route_is_gone_already_ends_too() {
+    play(|| {
+        let backend = backend::script(|connection| {
+            connection.head();
+            connection.wait("leave to switch", |seen| seen.written > 0);
+            connection.send(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+            );
+            connection.until_closed();
+        });
+        let text = "drain: { tunnels: 200ms }\nroutes: [{ name: @name, pool: app }]\n\
+                    pools: { app: { endpoints: [\"@app\"] } }";
+        let proxy = proxy::start(text, &[("name", &"old"), ("app", &backend)]);
+        let mut client = proxy.client();
+        client
+            .send("GET / HTTP/1.1\r\nHost: app.test\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+        backend.request();
+        proxy.rewrite(text, &[("name", &"new"), ("app", &backend)]);
+        backend.note_written(1);
+        assert_eq!(client.head().status(), 101);
+        client.is_closed();
+        backend.is_left_by(1);
+    });
+}
+
+#[test]
+fn snapshots_are_freed_when_their_last_exchange_ends() {
+    play(|| {
+        let backend = patient("app");
+        let text = "routes: [{ pool: app, timeouts: { response: @v } }]\n\
+                    pools: { app: { endpoints: [\"@app\"] } }";
+        let proxy = proxy::start(text, &[("v", &"1m"), ("app", &backend)]);
+        let counts = |expected| {
+            let what = format!("{expected} snapshots");
+            expect::eventually(&what, || {
+                (proxy.app().snapshots() == expected).then_some(())
+            });
+        };
+        counts(1);
+        let mut slow = proxy.client();
+        slow.send("GET /slow HTTP/1.1\r\nHost: app.test\r\n\r\n");
+        backend.request();
+        for v in ["2m", "3m", "4m"] {
+            assert!(
+                proxy
+                    .rewrite(text, &[("v", &v), ("app", &backend)])
+                    .is_good()
+            );
+            proxy.client().get("/");
+        }
+        // The first one is held by the exchange that began on it; of those in between nothing is left.
+        counts(2);
+        assert_eq!(proxy.app().version(), 4);
+        backend.note_written(1);
+        assert_eq!(slow.answer().text(), "app");
+        counts(1);
     });
 }
 

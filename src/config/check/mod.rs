@@ -19,7 +19,7 @@ use super::kinds::Named;
 use super::route::{Retry, Timeouts as RouteTimeouts};
 use super::site::Site;
 use super::values::{FilePath, Timeout, Workers};
-use super::{AccessLog, AccessLogPath, Config, Limits, Timeouts};
+use super::{AccessLog, AccessLogPath, Config, Drain, Limits, Timeouts};
 use crate::base::name::{PoolName, SiteName};
 
 /// Checks what was read from `file`.
@@ -66,6 +66,10 @@ pub(crate) fn check(root: &Root, file: &Path, decoder: &mut Decoder) -> Option<C
         trusted_proxies: trusted_proxies.map(|at| at.value).collect(),
         limits,
         timeouts,
+        drain: match &root.drain {
+            Some(at) => Drain::from(&at.value),
+            None => Drain::default(),
+        },
         include: include(root, folder),
         strict: root.strict.value,
     })
@@ -177,6 +181,14 @@ impl From<&keys::Timeouts> for Timeouts {
                 idle,
                 stream,
             },
+        }
+    }
+}
+
+impl From<&keys::Drain> for Drain {
+    fn from(keys: &keys::Drain) -> Self {
+        Self {
+            tunnels: keys.tunnels.value,
         }
     }
 }

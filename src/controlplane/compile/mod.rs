@@ -359,5 +359,6 @@ fn timeouts(config: &Config) -> Timeouts {
         age: timeouts.age,
         send: timeouts.send,
         drain: timeouts.drain,
+        drain_tunnels: config.drain.tunnels,
     }
 }

@@ -136,6 +136,7 @@ fn one(
         stream_timeout: route.timeouts.stream,
         retries: route.retry.attempts,
         allow_encoded_slashes: route.danger_allow_encoded_slashes,
+        life: known.map_or_else(Arc::default, |known| Arc::clone(&known.route.life)),
     }))
 }
 
@@ -199,6 +200,7 @@ pub(super) fn refusing(
         stream_timeout: timeouts.stream,
         retries: 0,
         allow_encoded_slashes: true,
+        life: Arc::default(),
     });
     let conditions = claims.iter().map(|claim| condition(claim, "", errors));
     let conditions = conditions.flatten();

@@ -210,6 +210,19 @@ pools:
 }
 
 #[test]
+fn the_life_of_a_route_goes_by_its_name() {
+    let mut world = World::new();
+    world.accepts(TWO_POOLS);
+    let life = Arc::clone(&world.route("*/a").life);
+    world.accepts(&TWO_POOLS.replace("pool: a", "pool: b"));
+    assert!(Arc::ptr_eq(&world.route("*/a").life, &life));
+    world.accepts(&TWO_POOLS.replace("path: /a", "path: /b"));
+    assert!(!Arc::ptr_eq(&world.route("*/b").life, &life));
+    world.accepts(TWO_POOLS);
+    assert!(!Arc::ptr_eq(&world.route("*/a").life, &life));
+}
+
+#[test]
 fn a_condition_may_change_under_a_route() {
     let mut world = World::new();
     world.accepts(TWO_POOLS);

@@ -25,6 +25,7 @@ struct Shown {
     history: VecDeque<Arc<Outcome>>,
     served: u64,
     listeners: Vec<(ListenerName, SocketAddr)>,
+    snapshots: usize,
     has_ended: bool,
 }
 
@@ -39,6 +40,17 @@ impl Board {
         shown.served = served;
         shown.listeners = listeners;
         self.moved.notify_all();
+    }
+
+    /// Shows how many snapshots there are.
+    pub fn note_snapshots(&self, count: usize) {
+        self.lock().snapshots = count;
+        self.moved.notify_all();
+    }
+
+    /// How many snapshots there are: the one in force, and those that exchanges still hold. It is counted once a second.
+    pub fn snapshots(&self) -> usize {
+        self.lock().snapshots
     }
 
     /// Says that there is nothing to come any more.

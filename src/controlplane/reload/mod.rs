@@ -46,6 +46,9 @@ pub use crate::controlplane::compile::Answers;
 /// How long the loop waits for discovery at most; usually that answers within its own, shorter time.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(8);
 
+/// How often the loop looks whether old snapshots can be freed, while there are any.
+const SWEEP: Duration = Duration::from_secs(1);
+
 /// What the loop is told.
 #[derive(Debug)]
 pub enum Event {
@@ -190,10 +193,15 @@ impl Reload {
         mut demands: cell::Receiver<Demands>,
     ) {
         loop {
+            let is_held = self.writer.count() > 1;
             let event = tokio::select! {
                 biased;
                 event = self.demanded(&mut demands) => event,
                 event = events.recv() => event.unwrap_or(Event::Stop),
+                () = time::sleep(SWEEP), if is_held => {
+                    self.sweep();
+                    continue;
+                }
             };
             match event {
                 Event::FilesChanged => self.reload(Cause::FilesChanged, &mut demands).await,
@@ -341,6 +349,12 @@ impl Reload {
         self.show(Cause::Resolved, begun, verdict);
     }
 
+    /// Frees the snapshots that no exchange holds any more.
+    fn sweep(&mut self) {
+        self.writer.sweep();
+        self.setup.board.note_snapshots(self.writer.count());
+    }
+
     fn reopen(&self) {
         if let Some(log) = &self.writer.current().access_log {
             log.reopen();
@@ -381,6 +395,7 @@ impl Reload {
             verdict,
             sites: Ailing::of(&self.in_force.sites),
         };
+        self.sweep();
         report::sites(&self.told, &outcome.sites);
         report::outcome(&outcome);
         self.told.clone_from(&outcome.sites);

@@ -243,6 +243,7 @@ impl Changes {
         );
         compare("limits", old.limits == new.limits);
         compare("timeouts", old.timeouts == new.timeouts);
+        compare("drain", old.drain == new.drain);
         compare("include", old.include == new.include);
         compare("strict", old.strict == new.strict);
         Self {

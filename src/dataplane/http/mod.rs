@@ -15,6 +15,7 @@ pub mod respond;
 pub mod retry;
 pub mod seen;
 pub mod serve;
+pub mod tunnels;
 pub mod upgrade;
 
 use std::cell::{Cell, RefCell};
@@ -28,6 +29,7 @@ use crate::base::drain::Guest;
 use crate::base::fault::Fault;
 use crate::dataplane::context::Facts;
 use crate::dataplane::http::body::RequestBody;
+use crate::dataplane::http::tunnels::Tunnels;
 use crate::dataplane::http::upgrade::Pending;
 use crate::dataplane::snapshot::{Held, ListenerPlan, Reader};
 use crate::dataplane::upstream::client::Connections;
@@ -49,6 +51,8 @@ pub struct Engine {
     pub deadlines: Deadlines,
     /// The access log.
     pub log: Rc<WorkerLog>,
+    /// The tunnels.
+    pub tunnels: Tunnels,
     /// Names for exchanges.
     pub request_ids: RequestIds,
     /// What HTTP/1 connections lend each other.
@@ -64,6 +68,7 @@ impl Engine {
             connections: Connections::default(),
             deadlines: Deadlines::default(),
             log: Rc::default(),
+            tunnels: Tunnels::default(),
             request_ids: RequestIds::default(),
             stock: Rc::default(),
         }

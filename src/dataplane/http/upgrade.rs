@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -27,8 +28,9 @@ use crate::base::drain::Phase;
 use crate::base::fault::Fault;
 use crate::dataplane::http::body::{Closing, ResponseBody};
 use crate::dataplane::http::headers::Inbound;
+use crate::dataplane::http::tunnels::Stay;
 use crate::dataplane::http::{Downstream, Engine, Reply};
-use crate::dataplane::snapshot::Route;
+use crate::dataplane::snapshot::{Life, Route};
 use crate::dataplane::upstream::client::Tunnel;
 use crate::dataplane::upstream::head::AnswerHead;
 
@@ -64,6 +66,7 @@ pub struct Switch {
     agreed: HeaderValue,
     endpoint: Tunnel,
     pause: Duration,
+    life: Arc<Life>,
 }
 
 /// A tunnel that waits for the client's connection.
@@ -72,6 +75,7 @@ pub struct Pending {
     endpoint: Tunnel,
     deadline: Deadline,
     pause: Duration,
+    stay: Stay,
     closing: Box<Closing>,
 }
 
@@ -194,6 +198,7 @@ pub fn judge(
             agreed,
             endpoint,
             pause,
+            life: Arc::clone(&route.life),
         })));
     }
     // A success would tell an HTTP/2 client that its tunnel is open (RFC 8441 §5).
@@ -219,12 +224,15 @@ pub fn begin(
         agreed,
         endpoint,
         pause,
+        life,
     } = switch;
     let deadline = engine.deadlines.at(Some(clock::now() + pause));
+    let within = engine.snapshot().timeouts.drain_tunnels;
     let pending = Pending {
         endpoint,
         deadline,
         pause,
+        stay: engine.tunnels.enter(life, &engine.deadlines, within),
         closing,
     };
     match wish {
@@ -264,6 +272,7 @@ impl Pending {
             endpoint,
             deadline,
             pause,
+            stay,
             mut closing,
         } = self;
         let Tunnel {
@@ -287,6 +296,9 @@ impl Pending {
                 return Poll::Ready(fault_of(&up, &down));
             }
             if closing.active.downstream().guest.poll_phase(cx) == Phase::Closing {
+                return Poll::Ready(Some(Fault::Draining));
+            }
+            if stay.poll_over(cx).is_ready() {
                 return Poll::Ready(Some(Fault::Draining));
             }
             if traffic.moved.replace(false) {
