@@ -193,7 +193,11 @@ fn way_to(path: &Path) -> BTreeSet<PathBuf> {
         let Ok(target) = fs::read_link(&link) else {
             break;
         };
-        rest = directory.join(target).join(behind);
+        rest = directory.join(target);
+        // Joining nothing would leave a slash at the end, as of a directory: the file would seem not to be there.
+        if !behind.as_os_str().is_empty() {
+            rest.push(behind);
+        }
         found.insert(directory);
     }
     // A file tells of its own writes and of its end. One that is not there yet appears in the nearest directory that is.

@@ -21,12 +21,13 @@ const LOOKS: Pace = Pace {
     hints: false,
 };
 
-/// The files of the cases: `proxy.yaml`, and the sites beside it.
+/// The files of the cases: `proxy.yaml`, and the sites beside it. Nothing of them has the folder itself watched, where all
+/// kinds of things happen.
 fn watched(folder: &Path) -> Watched {
     let paths = BTreeSet::from([folder.join("proxy.yaml")]);
     let patterns = vec![
         Pattern::new(folder, "sites/*.yaml"),
-        Pattern::new(folder, "more/*/site.yaml"),
+        Pattern::new(folder, "sites/more/*/site.yaml"),
     ];
     Watched {
         fingerprint: files::look(&paths, &patterns),
@@ -78,6 +79,8 @@ fn check_at(pace: Pace, prepare: Act, acts: &[Act]) {
                         break;
                     }
                 }
+                // The watcher looks at what it is told, and its last hints pass: the next change has to bring its own.
+                time::sleep(pace.settle * 3).await;
             }
             // Seen is seen: the same bytes are not told of again.
             write(folder, "beside", "noise");
@@ -273,6 +276,38 @@ fn a_link_that_moves_on_the_way_is_a_change() {
 }
 
 #[test]
+fn a_chain_of_links_through_folders_is_followed_to_its_end() {
+    check(
+        |folder| {
+            for place in ["one", "two", "three"] {
+                fs::create_dir(folder.join(place)).unwrap();
+            }
+            write(folder, "three/v1", "v1");
+            write(folder, "three/v2", "v2");
+            symlink("../three/v1", folder.join("two/link")).unwrap();
+            symlink("../two/link", folder.join("one/link")).unwrap();
+            symlink("one/link", folder.join("proxy.yaml")).unwrap();
+        },
+        &[
+            |folder| {
+                shell(
+                    folder,
+                    "ln -s ../three/v2 two/next; mv -T two/next two/link",
+                )
+            },
+            |folder| write(folder, "three/v2", "v3"),
+            |folder| {
+                shell(
+                    folder,
+                    "ln -s ../three/v1 one/next; mv -T one/next one/link",
+                )
+            },
+            |folder| write(folder, "three/v1", "v4"),
+        ],
+    );
+}
+
+#[test]
 fn a_link_into_another_folder_is_followed() {
     check(
         |folder| {
@@ -286,6 +321,38 @@ fn a_link_into_another_folder_is_followed() {
             symlink("v2", folder.join("elsewhere/next")).unwrap();
             rename(folder, "elsewhere/next", "elsewhere/current");
         }],
+    );
+}
+
+#[test]
+fn a_site_that_is_a_link_to_elsewhere_is_followed() {
+    check(
+        |folder| {
+            written(folder);
+            fs::create_dir(folder.join("elsewhere")).unwrap();
+            write(folder, "elsewhere/v1", "one");
+            symlink("../elsewhere/v1", folder.join("sites/l.yaml")).unwrap();
+        },
+        &[
+            |folder| write(folder, "elsewhere/v1", "two"),
+            |folder| shell(folder, "printf three > draft; mv draft elsewhere/v1"),
+            |folder| write(folder, "elsewhere/v1", "four"),
+        ],
+    );
+}
+
+#[test]
+fn a_file_in_the_place_of_one_that_lives_on_is_watched() {
+    check(
+        |folder| {
+            written(folder);
+            // The old file has another name, so that its end is no event.
+            fs::hard_link(folder.join("proxy.yaml"), folder.join("kept")).unwrap();
+        },
+        &[
+            |folder| shell(folder, "printf two > draft; mv draft proxy.yaml"),
+            |folder| write(folder, "proxy.yaml", "three"),
+        ],
     );
 }
 
@@ -362,9 +429,13 @@ fn what_is_written_beside_a_file_is_no_hint() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     written(folder);
+    // One by a link, too: what stands beside the link is a hint then, since the link may be swapped.
+    fs::create_dir(folder.join("links")).unwrap();
+    let link = folder.join("links/key.pem");
+    symlink("../proxy.yaml", &link).unwrap();
     let (bell, mut hints) = mpsc::channel(1);
     let mut places = Places::new(bell, true);
-    places.aim(&BTreeSet::from([folder.join("proxy.yaml")]), &[]);
+    places.aim(&BTreeSet::from([folder.join("proxy.yaml"), link]), &[]);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
@@ -396,13 +467,13 @@ fn sites_that_come_and_go_are_changes() {
             |folder| write(folder, "sites/c.yaml", "d"),
             // Folders that a pattern has a star for: the one above is not even there yet.
             |folder| {
-                fs::create_dir_all(folder.join("more/x")).unwrap();
-                write(folder, "more/x/site.yaml", "x");
+                fs::create_dir_all(folder.join("sites/more/x")).unwrap();
+                write(folder, "sites/more/x/site.yaml", "x");
             },
-            |folder| write(folder, "more/x/site.yaml", "other"),
-            |folder| shell(folder, "cp -r more/x more/y"),
-            |folder| write(folder, "more/y/site.yaml", "y"),
-            |folder| fs::remove_dir_all(folder.join("more/x")).unwrap(),
+            |folder| write(folder, "sites/more/x/site.yaml", "other"),
+            |folder| shell(folder, "cp -r sites/more/x sites/more/y"),
+            |folder| write(folder, "sites/more/y/site.yaml", "y"),
+            |folder| fs::remove_dir_all(folder.join("sites/more/x")).unwrap(),
         ],
     );
 }
