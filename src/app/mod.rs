@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch as cell};
 use tokio::task::JoinSet;
 
 use crate::controlplane::discovery::dns;
-use crate::controlplane::reload::board::Board;
+use crate::controlplane::reload::board::{Board, Figures};
 use crate::controlplane::reload::load::Environment;
 use crate::controlplane::reload::outcome::Outcome;
 use crate::controlplane::reload::watch::{self, Pace};
@@ -118,9 +118,9 @@ impl App {
         self.board.latest().map_or(0, |outcome| outcome.version)
     }
 
-    /// How many snapshots there are: the one in force, and those that exchanges still hold. It is counted once a second.
-    pub fn snapshots(&self) -> usize {
-        self.board.snapshots()
+    /// What the reload loop has come to so far, in numbers.
+    pub fn figures(&self) -> Figures {
+        self.board.figures()
     }
 
     /// The last outcomes of the reload loop, the oldest first; the first of all is the start.

@@ -304,7 +304,7 @@ fn snapshots_are_freed_when_their_last_exchange_ends() {
         let counts = |expected| {
             let what = format!("{expected} snapshots");
             expect::eventually(&what, || {
-                (proxy.app().snapshots() == expected).then_some(())
+                (proxy.app().figures().snapshots == expected).then_some(())
             });
         };
         counts(1);
@@ -325,6 +325,99 @@ fn snapshots_are_freed_when_their_last_exchange_ends() {
         backend.note_written(1);
         assert_eq!(slow.answer().text(), "app");
         counts(1);
+    });
+}
+
+#[test]
+fn an_outcome_names_all_that_is_new_other_and_gone() {
+    play(|| {
+        let certs = certs::new()
+            .server("kept", &["kept.test"])
+            .server("other", &["other.test"])
+            .server("new", &["new.test"])
+            .server("old", &["old.test"]);
+        let (a, b, c) = (
+            backend::named("a"),
+            backend::named("b"),
+            backend::named("c"),
+        );
+        let text = "limits: { connections: @limit }\n\
+                    listeners: [{ name: kept, address: \"127.0.0.1:0\" }, { name: tls, address: \
+                    \"127.0.0.1:0\", tls: { certificates: [@chain(kept), @chain(other), @chain(@name)] } }, \
+                    { name: @name, address: \"127.0.0.1:0\" }]\n\
+                    routes: [{ name: kept, match: { path: /kept }, pool: kept }, { name: other, match: { \
+                    path: /other }, respond: { status: 200 } }, { name: @name, match: { path: /@name }, \
+                    pool: @name }]\n\
+                    pools: { kept: { endpoints: [\"@a\"] }, other: { endpoints: [{ address: \"@a\", weight: \
+                    @weight }, \"@end\"] }, @name: { endpoints: [\"@a\"] } }";
+        let mut text = text.to_owned();
+        for name in ["kept", "other", "@name"] {
+            let files = format!("{{ cert: @certs/{name}.pem, key: @certs/{name}.key }}");
+            text = text.replace(&format!("@chain({name})"), &files);
+        }
+        let old: [&dyn Display; 3] = [&"old", &1, &b];
+        let new: [&dyn Display; 3] = [&"new", &2, &c];
+        let values = |[name, number, end]: [_; 3]| {
+            [
+                ("name", name),
+                ("limit", number),
+                ("weight", number),
+                ("certs", &certs as &dyn Display),
+                ("a", &a),
+                ("end", end),
+            ]
+        };
+        let proxy = proxy::start(&text, &values(old));
+        // What says the same once more is recognised, and so is a file that says it in other words.
+        let same = [text.clone(), format!("# A comment.\n{text}")];
+        for text in same {
+            let outcome = proxy.rewrite(&text, &values(old));
+            assert_eq!(
+                (&outcome.verdict, outcome.version),
+                (&Verdict::Unchanged, 1)
+            );
+        }
+        let usage = ExtendedKeyUsagePurpose::ServerAuth;
+        certs.issue(certs.folder(), "other", &["other.test"], usage);
+        let changed = text.replace("status: 200", "status: 204");
+        let outcome = proxy.rewrite(&changed, &values(new));
+        assert_eq!((outcome.cause, outcome.version), (Cause::Asked, 2));
+        let Verdict::Changed(changes) = &outcome.verdict else {
+            panic!("{outcome:?}")
+        };
+        let expected = format!(
+            "listeners +new ~tls -old; \
+             certificates +{certs}/new.pem ~{certs}/other.pem -{certs}/old.pem; \
+             routes +new ~other -old; \
+             pools +new ~other -old; \
+             endpoints +other/{c} +new/{a} ~other/{a} -other/{b} -old/{a}; \
+             limits"
+        );
+        assert_eq!(changes.to_string(), expected);
+        let figures = proxy.app().figures();
+        assert_eq!((figures.version, figures.is_good), (2, true));
+        assert_eq!(
+            (figures.took, figures.last_good),
+            (outcome.took, Some(outcome.ended))
+        );
+    });
+}
+
+#[test]
+fn an_outcome_says_when_nothing_but_the_order_is_new() {
+    play(|| {
+        let [a, b] = ["a", "b"].map(|name| {
+            format!("{{ name: {name}, match: {{ path: /{name} }}, respond: {{ status: 200 }} }}")
+        });
+        let proxy = proxy::start(&format!("routes: [{a}, {b}]"), &[]);
+        let outcome = proxy.rewrite(&format!("routes: [{b}, {a}]"), &[]);
+        let Verdict::Changed(changes) = &outcome.verdict else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!(
+            (changes.to_string().as_str(), outcome.version),
+            ("order", 2)
+        );
     });
 }
 

@@ -8,6 +8,7 @@ use super::load::{Known, Loaded, MainFile};
 use super::sites::Standing;
 use crate::config::Config;
 use crate::config::error::ConfigError;
+use crate::config::listener::Certificate;
 use crate::config::pool::Pool;
 use crate::config::route::Route;
 use crate::controlplane::compile::{self, Compiler, Outside, Previous};
@@ -42,6 +43,25 @@ impl InForce {
         let sites = self.sites.iter().filter_map(Standing::part);
         let sites = sites.flat_map(|part| part.pools);
         self.config().pools.iter().chain(sites)
+    }
+
+    /// Every certificate that listeners and pools show, by the file of its chain, with the bytes of chain and key.
+    pub fn certificates(&self) -> impl Iterator<Item = (String, [Option<&[u8]>; 2])> {
+        let config = self.config();
+        let listeners = config.listeners.iter();
+        let shown = listeners.flat_map(|listener| match &listener.tls {
+            Some(tls) => tls.certificates.as_slice(),
+            None => &[],
+        });
+        let shown = shown.map(|certificate| (certificate, &self.files));
+        let own = shown_by(&config.pools, &self.files);
+        let sites = self.sites.iter().filter_map(Standing::part);
+        let sites = sites.flat_map(|part| shown_by(part.pools, part.files));
+        shown.chain(own).chain(sites).map(|(certificate, files)| {
+            let bytes = |file| Some(files.get(file)?.as_ref().ok()?.as_slice());
+            let name = certificate.cert.display().to_string();
+            (name, [bytes(&certificate.cert), bytes(&certificate.key)])
+        })
     }
 
     /// Every name that its pools need resolved.
@@ -129,6 +149,15 @@ impl InForce {
         }
         dangers
     }
+}
+
+/// The certificates that pools show to endpoints, beside the files that hold them.
+fn shown_by<'a>(
+    pools: &'a [Pool],
+    files: &'a Files,
+) -> impl Iterator<Item = (&'a Certificate, &'a Files)> {
+    let tls = pools.iter().filter_map(|pool| pool.tls.as_ref());
+    tls.filter_map(move |tls| Some((tls.client_certificate.as_ref()?, files)))
 }
 
 fn is_same_main(one: (&Arc<MainFile>, &Files), other: (&Arc<MainFile>, &Files)) -> bool {

@@ -392,6 +392,7 @@ impl Reload {
             cause,
             version: self.writer.current().version,
             took: clock::now().saturating_duration_since(begun),
+            ended: clock::wall(),
             verdict,
             sites: Ailing::of(&self.in_force.sites),
         };

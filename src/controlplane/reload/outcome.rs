@@ -2,24 +2,24 @@
 //!
 //! The loop makes one for each attempt, and shows it on the `board`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
 use super::in_force::InForce;
 use super::sites::{Standing, Taken};
-use crate::base::name::SiteName;
+use crate::base::name::{EndpointId, SiteName};
 use crate::dataplane::snapshot::Snapshot;
 
 /// Names written out in a log line before the rest is a number.
 const NAMES_LIMIT: usize = 8;
 
 /// What made the loop try.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
     /// The process started.
     Start,
@@ -53,6 +53,8 @@ pub struct Outcome {
     pub version: u64,
     /// From the event to the end.
     pub took: Duration,
+    /// The end, on the wall.
+    pub ended: SystemTime,
     /// What became of it.
     pub verdict: Verdict,
     /// The sites that are not in force as they are written, now.
@@ -60,7 +62,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether what the operator wrote is in force now, all of it.
+    /// Whether what the attempt found is in force now, all of it.
     pub fn is_good(&self) -> bool {
         match self.verdict {
             Verdict::Changed(_) | Verdict::Unchanged => self.sites.is_empty(),
@@ -81,7 +83,7 @@ impl fmt::Display for Outcome {
         match &self.verdict {
             Verdict::Changed(changes) => {
                 write!(out, "version {version} is in force ({cause}, {took:.1?})")?;
-                if !changes.is_empty() {
+                if *cause != Cause::Start {
                     write!(out, ": {changes}")?;
                 }
             }
@@ -120,13 +122,13 @@ impl fmt::Display for Outcome {
 }
 
 impl Outcome {
-    /// For machines: an object with `attempt`, `cause`, `version`, `seconds`, `is_good`, `verdict` (`changed`,
-    /// `unchanged` or `rejected`), `changes`, `errors` and `sites`.
+    /// For machines: an object with `attempt`, `cause`, `version`, `ended` (RFC 3339, UTC), `seconds`, `is_good`, `verdict`
+    /// (`changed`, `unchanged` or `rejected`), `changes`, `errors` and `sites`.
     pub fn to_json(&self) -> Value {
-        let (verdict, changes, errors) = match &self.verdict {
-            Verdict::Changed(changes) => ("changed", changes.to_json(), &[][..]),
-            Verdict::Unchanged => ("unchanged", Value::Null, &[][..]),
-            Verdict::Rejected(errors) => ("rejected", Value::Null, &errors[..]),
+        let (changes, errors) = match &self.verdict {
+            Verdict::Changed(changes) => (changes.to_json(), &[][..]),
+            Verdict::Unchanged => (Value::Null, &[][..]),
+            Verdict::Rejected(errors) => (Value::Null, &errors[..]),
         };
         let sites = self.sites.iter().map(|ailing| {
             json!({
@@ -140,9 +142,10 @@ impl Outcome {
             "attempt": self.number,
             "cause": self.cause.to_string(),
             "version": self.version,
+            "ended": humantime::format_rfc3339_millis(self.ended).to_string(),
             "seconds": self.took.as_secs_f64(),
             "is_good": self.is_good(),
-            "verdict": verdict,
+            "verdict": self.verdict.as_str(),
             "changes": changes,
             "errors": errors,
             "sites": sites.collect::<Vec<_>>(),
@@ -209,15 +212,30 @@ pub enum Verdict {
     Rejected(Vec<String>),
 }
 
+impl Verdict {
+    /// The word for it: `changed`, `unchanged` or `rejected`.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Changed(_) => "changed",
+            Self::Unchanged => "unchanged",
+            Self::Rejected(_) => "rejected",
+        }
+    }
+}
+
 /// What differs between two versions, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Listeners.
     pub listeners: Difference,
+    /// Certificates that listeners and pools show, by their files.
+    pub certificates: Difference,
     /// Routes.
     pub routes: Difference,
     /// Pools, whose members may have changed by resolution too.
     pub pools: Difference,
+    /// Endpoints, as `pool/address`. One that changed has another weight, or is spoken to in another way.
+    pub endpoints: Difference,
     /// Sites: what is in force of them.
     pub sites: Difference,
     /// Top-level keys.
@@ -253,6 +271,12 @@ impl Changes {
                 |plan| plan.name.as_str(),
                 Arc::ptr_eq,
             ),
+            certificates: Difference::between(
+                &grouped(was.certificates()),
+                &grouped(is.certificates()),
+                |(file, _)| file,
+                |one, other| one.1 == other.1,
+            ),
             routes: Difference::between(
                 was.routes(),
                 is.routes(),
@@ -264,6 +288,12 @@ impl Changes {
                 &after.pools,
                 |pool| pool.name.as_str(),
                 Arc::ptr_eq,
+            ),
+            endpoints: Difference::between(
+                &grouped(members(before, after)),
+                &grouped(members(after, before)),
+                |(endpoint, _)| endpoint,
+                |one, other| one.1 == other.1,
             ),
             sites: Difference::between(
                 &was.sites,
@@ -277,11 +307,13 @@ impl Changes {
 }
 
 impl Changes {
-    fn by_kind(&self) -> [(&'static str, &Difference); 4] {
+    fn by_kind(&self) -> [(&'static str, &Difference); 6] {
         [
             ("listeners", &self.listeners),
+            ("certificates", &self.certificates),
             ("routes", &self.routes),
             ("pools", &self.pools),
+            ("endpoints", &self.endpoints),
             ("sites", &self.sites),
         ]
     }
@@ -320,8 +352,46 @@ impl fmt::Display for Changes {
         if !self.settings.is_empty() {
             write!(out, "{lead}{}", self.settings.join(" "))?;
         }
+        if self.is_empty() {
+            // Of what has the same names and says the same, nothing else is left to differ.
+            out.write_str("order")?;
+        }
         Ok(())
     }
+}
+
+/// The members of pools that `other` does not have, each by the name of its endpoint, with what makes it the same.
+fn members<'a>(
+    of: &'a Snapshot,
+    other: &Snapshot,
+) -> impl Iterator<Item = (String, (EndpointId, u32))> + use<'a> {
+    let known: HashSet<_> = other.pools.iter().map(Arc::as_ptr).collect();
+    let pools = of.pools.iter();
+    let pools = pools.filter(move |pool| !known.contains(&Arc::as_ptr(pool)));
+    pools.flat_map(|pool| {
+        pool.members.iter().map(|member| {
+            let name = format!("{}/{}", pool.name, member.endpoint.label);
+            (name, (member.endpoint.id, member.weight))
+        })
+    })
+}
+
+/// Puts together what has one name, each thing once, in the order of the names' first appearance.
+fn grouped<T: PartialEq>(named: impl Iterator<Item = (String, T)>) -> Vec<(String, Vec<T>)> {
+    let mut groups: Vec<(String, Vec<T>)> = Vec::new();
+    let mut places = HashMap::new();
+    for (name, item) in named {
+        let place = *places.entry(name).or_insert_with_key(|name| {
+            groups.push((name.clone(), Vec::new()));
+            groups.len() - 1
+        });
+        if let Some((_, group)) = groups.get_mut(place)
+            && !group.contains(&item)
+        {
+            group.push(item);
+        }
+    }
+    groups
 }
 
 /// What differs between two lists of one kind.
@@ -336,7 +406,8 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// Compares two lists by name; `is_same` says whether two things of one name are the same.
+    /// Compares two lists by name, of which each has every name once; `is_same` says whether two things of one name are the
+    /// same.
     pub fn between<'a, T: 'a>(
         before: impl IntoIterator<Item = &'a T>,
         after: impl IntoIterator<Item = &'a T>,
@@ -401,6 +472,15 @@ mod tests {
             ..Changes::default()
         };
         assert_eq!(changes.to_string(), "pools +d ~b -a; limits");
+        assert_eq!(Changes::default().to_string(), "order");
+    }
+
+    #[test]
+    fn things_of_one_name_stand_together_each_once() {
+        let named = [("b", 1), ("a", 2), ("b", 3), ("b", 1)];
+        let named = named.map(|(name, item)| (name.to_owned(), item));
+        let expected = [("b".to_owned(), vec![1, 3]), ("a".to_owned(), vec![2])];
+        assert_eq!(grouped(named.into_iter()), expected);
     }
 
     #[test]
@@ -434,6 +514,7 @@ mod tests {
             cause: Cause::Asked,
             version: 2,
             took: Duration::from_micros(1500),
+            ended: SystemTime::UNIX_EPOCH + Duration::from_millis(500),
             verdict,
             sites,
         };
@@ -452,6 +533,7 @@ mod tests {
             (&json!("changed"), &json!(false), &json!(0.0015))
         );
         assert_eq!(json["sites"][0]["state"], "frozen");
+        assert_eq!(json["ended"], "1970-01-01T00:00:00.500Z");
         let rejected = outcome(
             Verdict::Rejected(vec!["proxy.yaml:1:1: wrong".to_owned()]),
             Vec::new(),
