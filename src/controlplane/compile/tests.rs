@@ -365,6 +365,101 @@ fn a_listener_with_equal_files_keeps_its_plan_and_one_with_others_gets_another()
 }
 
 #[test]
+fn a_change_of_one_thing_leaves_all_others_the_very_same() {
+    const EVERYTHING: &str = "
+listeners:
+  - name: tls
+    address: 127.0.0.1:443
+    tls: { certificates: [ { cert: certs/a.pem, key: certs/a.key } ] }
+  - { name: web, address: 127.0.0.1:80 }
+routes:
+  - { name: a, match: { path: /a }, filters: [ { set_request_headers: { x-a: '1' } } ], pool: a }
+  - { name: b, match: { path: /b }, pool: b }
+pools:
+  a: { endpoints: [ 10.0.0.1:80, 10.0.0.2:80 ] }
+  b: { endpoints: [ 10.0.0.3:443 ], tls: { ca: certs/a.pem, server_name: b.test } }
+";
+    /// Where each thing is that may be kept, by its name.
+    fn places(world: &World) -> BTreeMap<String, usize> {
+        let mut places = BTreeMap::new();
+        for plan in &world.snapshot().listeners {
+            let name = &plan.name;
+            places.insert(format!("listener {name}"), Arc::as_ptr(plan).addr());
+            let Some(tls) = &plan.tls else { continue };
+            places.insert(format!("tls {name}"), Arc::as_ptr(tls).addr());
+            for (at, identity) in tls.certs().identities().iter().enumerate() {
+                let address = Arc::as_ptr(identity).addr();
+                places.insert(format!("certificate {name} {at}"), address);
+            }
+        }
+        for (_, route) in world.snapshot().routes.iter() {
+            let name = &route.name;
+            places.insert(format!("route {name}"), Arc::as_ptr(route).addr());
+        }
+        for pool in &world.snapshot().pools {
+            let name = &pool.name;
+            places.insert(format!("pool {name}"), Arc::as_ptr(pool).addr());
+            for member in &pool.members {
+                let (endpoint, label) = (&member.endpoint, &member.endpoint.label);
+                let address = Arc::as_ptr(endpoint).addr();
+                places.insert(format!("endpoint {name} {label}"), address);
+                if let Some(tls) = &endpoint.tls {
+                    let address = Arc::as_ptr(&tls.plan).addr();
+                    places.insert(format!("client tls {name} {label}"), address);
+                }
+            }
+        }
+        places
+    }
+    // The things that are other or gone once `changed` is in force after `EVERYTHING`. What was there before lives on
+    // meanwhile, so that nothing else gets its place.
+    let check = |changed: &str, expected: &[&str]| {
+        let mut world = World::new();
+        world.certificate("a", 30);
+        world.accepts(EVERYTHING);
+        let before = places(&world);
+        assert_eq!(before.len(), 12, "{before:#?}");
+        let next = world.attempt(changed).unwrap();
+        let (_, _held) = world.current.replace(next).unwrap();
+        let after = places(&world);
+        let others = before
+            .iter()
+            .filter(|(name, place)| after.get(*name) != Some(place));
+        let others: Vec<_> = others.map(|(name, _)| name.as_str()).collect();
+        assert_eq!(others, expected, "{changed}");
+    };
+    check(EVERYTHING, &[]);
+    let change = |from: &str, to: &str| {
+        assert!(EVERYTHING.contains(from), "{from}");
+        EVERYTHING.replace(from, to)
+    };
+    check(&change("x-a: '1'", "x-a: '2'"), &["route a"]);
+    check(
+        &change("10.0.0.2:80 ]", "10.0.0.4:80 ]"),
+        &["endpoint a 10.0.0.2:80", "pool a", "route a"],
+    );
+    check(
+        &change("server_name: b.test", "server_name: c.test"),
+        &["endpoint b 10.0.0.3:443", "pool b", "route b"],
+    );
+    check(
+        &change("address: 127.0.0.1:80 }", "address: 127.0.0.1:81 }"),
+        &["listener web"],
+    );
+    check(
+        &change("address: 127.0.0.1:443", "address: 127.0.0.1:444"),
+        &["listener tls"],
+    );
+    check(
+        &change(
+            "routes:\n",
+            "routes:\n  - { match: { path: /c }, pool: a }\n",
+        ),
+        &[],
+    );
+}
+
+#[test]
 fn a_certificate_that_expired_in_service_does_not_stop_other_changes() {
     let mut world = World::new();
     world.certificate("a", 10);
