@@ -15,4 +15,5 @@ pub mod octets;
 pub mod path;
 pub mod pattern;
 pub mod spare;
+pub mod ticket;
 pub mod units;

@@ -27,6 +27,7 @@ use super::subject::ClientIdentity;
 use super::tickets::TicketKeys;
 use super::{Alpn, SUITES, TlsVersion, VERSIONS, provider};
 use crate::base::clock;
+use crate::base::ticket::TicketSecrets;
 
 /// The TLS settings of a listener, ready for handshakes. Shared by all workers.
 #[derive(Debug)]
@@ -127,6 +128,24 @@ impl ServerPlan {
     /// Equal for plans made of equal files and settings: an unchanged listener keeps its plan over a reload.
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// What seals this listener's tickets, for the process that goes on after this one.
+    pub fn ticket_secrets(&self) -> TicketSecrets {
+        TicketSecrets {
+            client_auth: self.client_auth,
+            keys: self.tickets.secrets(clock::now()),
+        }
+    }
+
+    /// Goes on with the ticket keys of the process before, so that its clients resume here; `false` if they vouch for
+    /// clients that were asked for another certificate than we ask for.
+    pub fn adopt_tickets(&self, secrets: &TicketSecrets) -> bool {
+        let is_same = self.client_auth == secrets.client_auth;
+        if is_same {
+            self.tickets.adopt(&secrets.keys, clock::now());
+        }
+        is_same
     }
 
     /// The certificates, for the question whether SNI and Host agree.

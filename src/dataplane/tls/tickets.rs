@@ -1,7 +1,8 @@
 //! Session tickets: the keys that seal them, rotated and forgotten on time (RFC 5077, RFC 8446 §4.6.1).
 //!
 //! One [`TicketKeys`] per listener, shared by all workers and handed from plan to plan over a reload, so that
-//! clients resume across it. A key seals for [`ROTATED`] and opens until [`KEPT`]; it never leaves the process.
+//! clients resume across it. A key seals for [`ROTATED`] and opens until [`KEPT`]; it leaves the process for the one that
+//! replaces it, and for nobody else.
 //!
 //! Rotation happens when a ticket is sealed: no timer, and a listener without traffic keeps its last key.
 //! What a ticket carries, the client's certificate included, is rustls' business.
@@ -16,6 +17,7 @@ use aws_lc_rs::rand;
 use rustls::server::ProducesTickets;
 
 use crate::base::clock;
+use crate::base::ticket::TicketSecret;
 
 /// How long a key seals new tickets.
 pub(super) const ROTATED: Duration = Duration::from_hours(6);
@@ -30,6 +32,8 @@ pub(super) struct TicketKeys {
 
 struct TicketKey {
     name: [u8; NAME_LEN],
+    /// What `key` was made of: a key does not tell.
+    secret: [u8; 32],
     key: RandomizedNonceKey,
     made: Instant,
 }
@@ -63,6 +67,32 @@ impl TicketKeys {
             .iter()
             .find(|key| key.name == *name && key.age(now) < KEPT)?
             .open(sealed)
+    }
+
+    /// The keys that still open tickets.
+    pub(super) fn secrets(&self, now: Instant) -> Vec<TicketSecret> {
+        let keys = self.read();
+        let kept = keys.iter().filter(|key| key.age(now) < KEPT);
+        kept.map(|key| TicketSecret {
+            name: key.name,
+            key: key.secret,
+            age: key.age(now),
+        })
+        .collect()
+    }
+
+    /// Goes on with the keys of another process. Those that are here already, and those that have had their time, stay
+    /// out.
+    pub(super) fn adopt(&self, secrets: &[TicketSecret], now: Instant) {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        for secret in secrets.iter().filter(|secret| secret.age < KEPT) {
+            let is_new = keys.iter().all(|key| key.name != secret.name);
+            if let Some(key) = TicketKey::adopt(secret, now).filter(|_| is_new) {
+                keys.push_back(key);
+            }
+        }
+        let keys = keys.make_contiguous();
+        keys.sort_by_key(|key| key.age(now));
     }
 
     fn rotate(&self, now: Instant) -> Option<()> {
@@ -120,9 +150,23 @@ impl TicketKey {
         let mut name = [0; NAME_LEN];
         rand::fill(&mut secret).ok()?;
         rand::fill(&mut name).ok()?;
+        Self::of(name, secret, made)
+    }
+
+    /// A key of another process; `None` if it is older than this machine runs.
+    fn adopt(secret: &TicketSecret, now: Instant) -> Option<Self> {
+        Self::of(secret.name, secret.key, now.checked_sub(secret.age)?)
+    }
+
+    fn of(name: [u8; NAME_LEN], secret: [u8; 32], made: Instant) -> Option<Self> {
         // Random nonces are safe for 2^32 tickets under one key: 198 000 a second for six hours.
         let key = RandomizedNonceKey::new(&AES_256_GCM, &secret).ok()?;
-        Some(Self { name, key, made })
+        Some(Self {
+            name,
+            secret,
+            key,
+            made,
+        })
     }
 
     fn age(&self, now: Instant) -> Duration {
@@ -192,6 +236,31 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), 8, "48 hours, a new key every six");
         assert_eq!(keys.read().len(), 4, "24 hours of keys are held");
+    }
+
+    #[test]
+    fn tickets_open_and_keys_age_in_the_process_that_takes_over() {
+        let (old, new) = (TicketKeys::new(), TicketKeys::new());
+        let start = clock::now();
+        let first = old.seal(b"first", start).unwrap();
+        let second = old.seal(b"second", start + 7 * HOUR).unwrap();
+        let now = start + 8 * HOUR;
+        let secrets = old.secrets(now);
+        let ages: Vec<_> = secrets.iter().map(|secret| secret.age).collect();
+        assert_eq!(ages, [HOUR, 8 * HOUR], "newest first");
+        new.adopt(&secrets, now);
+        new.adopt(&secrets, now);
+        assert_eq!(new.read().len(), 2, "a key is taken once");
+        assert_eq!(new.open(&first, now).as_deref(), Some(&b"first"[..]));
+        assert_eq!(new.open(&second, now).as_deref(), Some(&b"second"[..]));
+
+        // It goes on sealing with the newest one until that is due.
+        let third = new.seal(b"third", now + 4 * HOUR).unwrap();
+        assert_eq!(third[..NAME_LEN], second[..NAME_LEN]);
+        let fourth = new.seal(b"fourth", now + 5 * HOUR).unwrap();
+        assert_ne!(fourth[..NAME_LEN], second[..NAME_LEN]);
+        assert_eq!(new.open(&first, start + KEPT), None);
+        assert_eq!(old.secrets(start + KEPT + 7 * HOUR), []);
     }
 
     #[test]

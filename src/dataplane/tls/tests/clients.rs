@@ -96,6 +96,22 @@ async fn a_session_is_not_resumed_when_client_authentication_differs() {
 }
 
 #[tokio::test]
+async fn a_session_is_resumed_by_the_process_that_takes_over_unless_it_asks_clients_for_more() {
+    let (authority, people) = (Authority::new("ca"), Authority::new("people"));
+    let made = authority.issue(Kind::Ecdsa, &["a.test"], |_| {});
+    let auth = client_authority(&people, true);
+    let old = plan(&[&made], None, None);
+    let client = Client::new(&authority, None).ready();
+    succeed(&old, &client, "a.test").await;
+    let new = plan(&[&made], None, None);
+    assert!(new.adopt_tickets(&old.ticket_secrets()));
+    assert!(succeed(&new, &client, "a.test").await.1.resumed);
+    let stricter = plan(&[&made], Some(&auth), None);
+    assert!(!stricter.adopt_tickets(&old.ticket_secrets()));
+    fail(&stricter, &client).await;
+}
+
+#[tokio::test]
 async fn a_session_is_not_resumed_under_another_name_or_by_another_listener() {
     let authority = Authority::new("ca");
     let made = authority.issue(Kind::Ecdsa, &["a.test", "b.test"], |_| {});
