@@ -4,11 +4,12 @@
 //! are the same. A worker never waits for it: a full queue refuses the buffer at once, and the loss is counted.
 //! Only the writer's thread meets the file, and only it may be slow.
 
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -79,9 +80,16 @@ pub(super) struct Shared {
     /// Asks the writer to write what is queued and end. Release and acquire, as above.
     pub(super) stop: AtomicBool,
     spares: Mutex<Vec<Vec<u8>>>,
+    /// Another handle on the file in use. The writer holds it while it opens the file anew.
+    file: Mutex<Option<File>>,
 }
 
 impl Shared {
+    /// The handle to spare. Without one a process that takes over opens the path itself.
+    pub(super) fn file(&self) -> MutexGuard<'_, Option<File>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes back an emptied buffer; one that an odd line made large is let go.
     pub(super) fn give_back(&self, mut buffer: Vec<u8>) {
         if buffer.capacity() > 2 * BUFFER_LIMIT {
@@ -118,9 +126,23 @@ impl Sink {
     /// # Errors
     /// The file cannot be opened for appending, or the thread not started.
     pub fn open(settings: Settings) -> io::Result<Arc<Self>> {
+        Self::start(settings, None)
+    }
+
+    /// Goes on with a file that another process had open as this destination, and starts its writer. The path is not
+    /// looked at before the file is opened anew.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn take_over(settings: Settings, file: File) -> io::Result<Arc<Self>> {
+        Self::start(settings, Some(file))
+    }
+
+    fn start(settings: Settings, inherited: Option<File>) -> io::Result<Arc<Self>> {
         let shared = Arc::new(Shared::default());
         let (queue, messages) = mpsc::sync_channel(QUEUE_LIMIT);
-        let writer = Writer::open(settings.destination.clone(), messages, Arc::clone(&shared))?;
+        let destination = settings.destination.clone();
+        let writer = Writer::open(destination, inherited, messages, Arc::clone(&shared))?;
         let (ending, ended) = mpsc::sync_channel(0);
         let thread = thread::Builder::new()
             .name("access-log".into())
@@ -140,6 +162,20 @@ impl Sink {
     /// What it was opened with.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Another handle on the file in use, for a process that goes on with it; `None` if there is none to spare, or if the
+    /// file is to be opened anew: the path is the better one then.
+    pub fn duplicate(&self) -> Option<File> {
+        let file = match self.shared.file.try_lock() {
+            Ok(file) => file,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        if self.shared.reopen.load(Ordering::Acquire) {
+            return None;
+        }
+        file.as_ref().and_then(|file| file.try_clone().ok())
     }
 
     /// How many records were lost since it was opened: the queue was full, or the file took them not.
@@ -267,7 +303,7 @@ mod tests {
         text.lines().map(number).collect()
     }
 
-    fn wait_until(what: &str, is_met: impl Fn() -> bool) {
+    fn wait_until(what: &str, mut is_met: impl FnMut() -> bool) {
         let deadline = clock::now() + Duration::from_secs(10);
         while !is_met() {
             assert!(clock::now() < deadline, "{what} did not happen");
@@ -395,6 +431,39 @@ mod tests {
         assert!(sink.flush_and_stop());
         assert_eq!(numbers(&rotated), [1, 2]);
         assert_eq!(numbers(&path), [3]);
+    }
+
+    #[test]
+    fn a_file_is_handed_over_open_and_rotated_from_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, moved) = (
+            dir.path().join("access.log"),
+            dir.path().join("access.log.1"),
+        );
+        let old = file_sink(&path);
+        fs::rename(&path, &moved).unwrap();
+        let new = Sink::take_over(old.settings().clone(), old.duplicate().unwrap()).unwrap();
+        let log = worker_log(&new);
+        end_one(&log, 1);
+        log.flush();
+        wait_until("the write", || !fs::read(&moved).unwrap().is_empty());
+        assert!(!path.exists(), "the path is left alone");
+        new.reopen();
+        wait_until("the new file", || path.exists());
+        end_one(&log, 2);
+        log.flush();
+        let mut file = None;
+        wait_until("a handle on it", || {
+            file = new.duplicate();
+            file.is_some()
+        });
+        let next = Sink::take_over(new.settings().clone(), file.unwrap()).unwrap();
+        assert!(new.flush_and_stop() && old.flush_and_stop());
+        assert_eq!((numbers(&moved), numbers(&path)), (vec![1], vec![2]));
+        assert!(new.duplicate().is_none(), "it is closed");
+        end_one(&worker_log(&next), 3);
+        assert!(next.flush_and_stop());
+        assert_eq!(numbers(&path), [2, 3], "the file in use, not the first");
     }
 
     #[test]

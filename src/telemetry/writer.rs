@@ -49,16 +49,20 @@ struct Losses {
 }
 
 impl Writer {
+    /// A writer to `destination`, which is open already if `inherited` is there.
     pub(super) fn open(
         destination: Destination,
+        inherited: Option<File>,
         messages: Receiver<Message>,
         shared: Arc<Shared>,
     ) -> io::Result<Self> {
-        let to = match &destination {
+        let to = match (&destination, inherited) {
             // A handle of its own, since the one of std cuts buffers at line ends.
-            Destination::Stdout => File::from(io::stdout().as_fd().try_clone_to_owned()?),
-            Destination::File(path) => open_file(path)?,
+            (Destination::Stdout, _) => File::from(io::stdout().as_fd().try_clone_to_owned()?),
+            (Destination::File(_), Some(file)) => file,
+            (Destination::File(path), None) => open_file(path)?,
         };
+        *shared.file() = to.try_clone().ok();
         let output = Output { to, is_torn: false };
         Ok(Self {
             destination,
@@ -76,7 +80,7 @@ impl Writer {
                 None => self.messages.recv().map_err(RecvTimeoutError::from),
                 Some(wait) => self.messages.recv_timeout(wait),
             };
-            if self.shared.reopen.swap(false, Ordering::Acquire) {
+            if self.shared.reopen.load(Ordering::Acquire) {
                 self.reopen();
             }
             match message {
@@ -91,6 +95,8 @@ impl Writer {
             }
         }
         self.tell_losses(true);
+        // Nothing keeps the file open from here on.
+        *self.shared.file() = None;
     }
 
     fn write_queued(&mut self) {
@@ -111,6 +117,9 @@ impl Writer {
     }
 
     fn reopen(&mut self) {
+        // Held until the other file is in use: no process is handed one that was rotated away.
+        let mut spare = self.shared.file();
+        self.shared.reopen.swap(false, Ordering::Acquire);
         let Destination::File(path) = &self.destination else {
             return;
         };
@@ -123,6 +132,7 @@ impl Writer {
                 {
                     self.output.is_torn = false;
                 }
+                *spare = file.try_clone().ok();
                 self.output.to = file;
                 info!(path = %path.display(), "access log: opened anew");
             }
