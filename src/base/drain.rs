@@ -7,8 +7,13 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use slab::Slab;
+
+/// How long a connection without a request is left open when it is to end: longer than a request needs to get here that
+/// its client has sent already.
+pub const GRACE: Duration = Duration::from_secs(1);
 
 /// How far a drain has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,8 +36,9 @@ pub struct Drain {
 #[derive(Debug, Default)]
 struct State {
     phase: Cell<Phase>,
+    grace: Cell<Duration>,
     guests: RefCell<Slab<Option<Waker>>>,
-    owner: RefCell<Option<Waker>>,
+    waiting: RefCell<Vec<Waker>>,
 }
 
 impl Drain {
@@ -41,12 +47,31 @@ impl Drain {
         self.state.phase.get()
     }
 
+    /// Takes no new work from now on. A guest that has nothing to do stays for `grace` all the same: work for it may be on
+    /// its way. Begun again, it goes by the shorter grace.
+    pub fn begin(&self, grace: Duration) {
+        let before = self.state.grace.get();
+        match self.phase() {
+            Phase::Open => self.state.grace.set(grace),
+            Phase::Draining if grace < before => {
+                self.state.grace.set(grace);
+                self.wake_guests();
+            }
+            Phase::Draining | Phase::Closing => {}
+        }
+        self.advance(Phase::Draining);
+    }
+
     /// Moves on to `phase` and wakes every guest; a drain never goes back.
     pub fn advance(&self, phase: Phase) {
         if phase <= self.state.phase.get() {
             return;
         }
         self.state.phase.set(phase);
+        self.wake_guests();
+    }
+
+    fn wake_guests(&self) {
         for (_, waker) in &mut *self.state.guests.borrow_mut() {
             if let Some(waker) = waker.take() {
                 waker.wake();
@@ -73,13 +98,16 @@ impl Drain {
         self.len() == 0
     }
 
-    /// Waits until nothing runs. Dropping the future loses nothing.
+    /// Waits until nothing runs; several may wait. Dropping the future loses nothing.
     pub async fn finished(&self) {
         poll_fn(|cx| {
             if self.is_empty() {
                 return Poll::Ready(());
             }
-            *self.state.owner.borrow_mut() = Some(cx.waker().clone());
+            let waiting = &mut *self.state.waiting.borrow_mut();
+            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                waiting.push(cx.waker().clone());
+            }
             Poll::Pending
         })
         .await;
@@ -105,16 +133,23 @@ impl Guest {
         }
         self.state.phase.get()
     }
+
+    /// How long one that has nothing to do stays, once the drain has begun.
+    pub fn grace(&self) -> Duration {
+        self.state.grace.get()
+    }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
         let mut guests = self.state.guests.borrow_mut();
         guests.try_remove(self.key);
-        if guests.is_empty()
-            && let Some(owner) = self.state.owner.borrow_mut().take()
-        {
-            owner.wake();
+        if guests.is_empty() {
+            self.state
+                .waiting
+                .borrow_mut()
+                .drain(..)
+                .for_each(Waker::wake);
         }
     }
 }
@@ -129,6 +164,41 @@ mod tests {
         drain.advance(Phase::Closing);
         drain.advance(Phase::Draining);
         assert_eq!(drain.phase(), Phase::Closing);
+    }
+
+    #[test]
+    fn a_drain_that_begins_again_shortens_its_grace_only() {
+        let (long, short) = (Duration::from_secs(75), Duration::from_secs(1));
+        let drain = Drain::default();
+        let guest = drain.guest();
+        drain.begin(long);
+        drain.begin(short);
+        assert_eq!(guest.grace(), short);
+        drain.begin(long);
+        assert_eq!((drain.phase(), guest.grace()), (Phase::Draining, short));
+    }
+
+    #[test]
+    fn everybody_who_waits_is_woken() {
+        let drain = Drain::default();
+        let guest = drain.guest();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let local = tokio::task::LocalSet::new();
+        let waiters: Vec<_> = (0..3)
+            .map(|_| {
+                let drain = drain.clone();
+                local.spawn_local(async move { drain.finished().await })
+            })
+            .collect();
+        runtime.block_on(local.run_until(async {
+            tokio::task::yield_now().await;
+            drop(guest);
+            for waiter in waiters {
+                waiter.await.unwrap();
+            }
+        }));
     }
 
     #[test]

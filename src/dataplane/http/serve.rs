@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::base::clock;
 use crate::base::deadline::Deadline;
-use crate::base::drain::Phase;
+use crate::base::drain::{GRACE, Phase};
 use crate::base::fault::Fault;
 use crate::base::gather::Gather;
 use crate::dataplane::http::exchange::exchange;
@@ -87,6 +87,7 @@ where
                 }
                 match watch.poll(cx, connection.vitals()) {
                     Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Verdict::Leave) => connection.leave(),
                     Poll::Ready(Verdict::Finish) => connection.finish(),
                     Poll::Ready(Verdict::Refuse(fault)) => connection.give_up(fault),
                     Poll::Ready(Verdict::Cut) => return Poll::Ready(None),
@@ -218,7 +219,8 @@ where
                 Poll::Pending => return Poll::Pending,
                 // There is no head of which this codec would tell.
                 Poll::Ready(Verdict::Refuse(_)) => {}
-                Poll::Ready(Verdict::Finish) => {
+                // It asks the client for a sign of life before the last word: what is on its way is served.
+                Poll::Ready(Verdict::Leave | Verdict::Finish) => {
                     Pin::new(&mut connection).graceful_shutdown();
                     // What is idle ends with the next poll; what runs ends after its answer.
                     let polled = Pin::new(&mut connection).poll(cx);
@@ -312,6 +314,8 @@ impl OnThisWorker {
 
 /// What is to be done about a connection.
 enum Verdict {
+    /// Tell the client that it ends, and let it end once the client knows.
+    Leave,
     /// Let it end after what runs on it.
     Finish,
     /// Refuse the head that is waited for, and let it end with that.
@@ -333,7 +337,23 @@ struct Watch {
     /// How the connection was doing when it was last asked.
     vitals: Vitals,
     stalled: Cell<Option<(u64, Instant)>>,
+    leaving: Option<Leaving>,
     finishing: bool,
+}
+
+/// A connection that is to end. HTTP/1 has no word for it but in an answer, and a request may be on its way at any moment:
+/// one without a request is left open for a while.
+#[derive(Clone, Copy)]
+struct Leaving {
+    since: Instant,
+    grace: Duration,
+}
+
+impl Leaving {
+    /// When it ends, if it is idle since `idle`.
+    fn end(self, idle: Instant) -> Instant {
+        self.since.max(idle) + self.grace
+    }
 }
 
 impl Watch {
@@ -348,6 +368,7 @@ impl Watch {
             age,
             vitals: Vitals::default(),
             stalled: Cell::new(None),
+            leaving: None,
             finishing: false,
         }
     }
@@ -357,9 +378,18 @@ impl Watch {
         match self.downstream.guest.poll_phase(cx) {
             Phase::Open => {}
             Phase::Draining => {
-                if !self.finishing {
-                    self.finishing = true;
-                    return Poll::Ready(Verdict::Finish);
+                let grace = self.downstream.guest.grace();
+                match &mut self.leaving {
+                    Some(leaving) if leaving.grace <= grace => {}
+                    Some(leaving) => {
+                        leaving.grace = grace;
+                        self.deadline.set(Some(clock::now()));
+                    }
+                    None => {
+                        let now = clock::now();
+                        self.deadline.set(Some(now));
+                        return Poll::Ready(self.leave(now, grace));
+                    }
                 }
             }
             Phase::Closing => {
@@ -412,9 +442,11 @@ impl Watch {
             0 => (downstream.born, self.timeouts.first_byte),
             _ => (downstream.idle_since.get(), self.timeouts.keep_alive),
         };
-        let aged = now.saturating_duration_since(downstream.born) >= self.age;
-        if aged || now.saturating_duration_since(since) >= patience {
-            if downstream.served.get() == 0 {
+        let is_over = self
+            .leaving
+            .is_some_and(|leaving| leaving.end(since) <= now);
+        if is_over || now.saturating_duration_since(since) >= patience {
+            if downstream.served.get() == 0 && !is_over {
                 downstream.verdict.set(Some(Fault::FirstByteTimeout));
                 return Some(Verdict::Cut);
             }
@@ -422,15 +454,38 @@ impl Watch {
             return self.finish();
         }
         self.deadline.set(Some(self.sooner(now, since + patience)));
-        None
+        self.age(now)
+    }
+
+    /// Lets the connection end if it is old enough.
+    fn age(&mut self, now: Instant) -> Option<Verdict> {
+        let age = now.saturating_duration_since(self.downstream.born);
+        if age < self.age || self.leaving.is_some() {
+            return None;
+        }
+        let verdict = self.leave(now, GRACE);
+        self.deadline.set(Some(self.sooner(now, now + GRACE)));
+        Some(verdict)
+    }
+
+    fn leave(&mut self, since: Instant, grace: Duration) -> Verdict {
+        self.leaving = Some(Leaving { since, grace });
+        Verdict::Leave
     }
 
     /// When to look next, if nothing but `due` were due: an exchange may be over long before that, and from its
     /// end on the connection is idle.
     fn sooner(&self, now: Instant, due: Instant) -> Instant {
         let due = due.min(now + self.timeouts.keep_alive);
-        let old = self.downstream.born + self.age;
-        if old > now { due.min(old) } else { due }
+        let idle = self.downstream.idle_since.get();
+        match self.leaving {
+            Some(leaving) if leaving.end(idle) > now => due.min(leaving.end(idle)),
+            Some(leaving) => due.min(now + leaving.grace),
+            None => {
+                let old = self.downstream.born + self.age;
+                if old > now { due.min(old) } else { due }
+            }
+        }
     }
 
     /// An exchange runs: does the client take its answer?
@@ -451,10 +506,7 @@ impl Watch {
         } else {
             self.stalled.set(None);
         }
-        if now.saturating_duration_since(self.downstream.born) >= self.age {
-            return self.finish();
-        }
-        None
+        self.age(now)
     }
 
     fn finish(&mut self) -> Option<Verdict> {

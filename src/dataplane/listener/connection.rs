@@ -77,13 +77,10 @@ async fn in_clear(arrival: Arrival, born: Instant) -> Option<Rest> {
     let sniffed = {
         let Arrival { engine, stream, .. } = &arrival;
         let within = born + engine.snapshot().timeouts.first_byte;
-        undrained(
-            &arrival.guest,
-            engine.deadlines.within(within, sniff(stream)),
-        )
-        .await
+        let sniffed = engine.deadlines.within(within, sniff(stream));
+        undrained(engine, &arrival.guest, sniffed).await
     };
-    // Nothing has begun on it that a drain would have to wait for.
+    // Nothing came on it while a drain waited.
     let Some(protocol) = sniffed? else {
         lost(&arrival.engine, &facts, Fault::FirstByteTimeout);
         return None;
@@ -104,16 +101,22 @@ fn speak(protocol: Alpn, engine: Rc<Engine>, downstream: Downstream, stream: Str
     }
 }
 
-/// Waits for `future` as long as no drain begins; `None` says that one did.
-async fn undrained<F: Future>(guest: &Guest, future: F) -> Option<F::Output> {
+/// Waits for `future`; once a drain has begun no longer than its grace, since a request may be on its way. `None` says
+/// that the time was up.
+async fn undrained<F: Future>(engine: &Engine, guest: &Guest, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
+    let mut grace = None;
     poll_fn(|cx| {
         if let Poll::Ready(output) = future.as_mut().poll(cx) {
             return Poll::Ready(Some(output));
         }
         match guest.poll_phase(cx) {
             Phase::Open => Poll::Pending,
-            Phase::Draining | Phase::Closing => Poll::Ready(None),
+            Phase::Draining => {
+                let end = || engine.deadlines.at(Some(clock::now() + guest.grace()));
+                grace.get_or_insert_with(end).poll(cx).map(|()| None)
+            }
+            Phase::Closing => Poll::Ready(None),
         }
     })
     .await

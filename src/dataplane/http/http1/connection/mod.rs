@@ -47,6 +47,8 @@ pub struct Connection<T, S, F, B> {
     /// Bytes of a body to read next.
     body_bytes: usize,
     is_eof: bool,
+    /// The next answer is the last one.
+    is_leaving: bool,
     /// No exchange begins any more, but what came in time.
     is_finishing: bool,
     /// The last answer said so.
@@ -118,6 +120,7 @@ where
             head_started: None,
             body_bytes: READ_BYTES,
             is_eof: false,
+            is_leaving: false,
             is_finishing: false,
             is_last: false,
         }
@@ -149,8 +152,14 @@ where
         }
     }
 
+    /// Lets the connection end after the next answer, which says so; until then it stays open.
+    pub fn leave(&mut self) {
+        self.is_leaving = true;
+    }
+
     /// Lets the connection end after what runs on it.
     pub fn finish(&mut self) {
+        self.is_leaving = true;
         self.is_finishing = true;
     }
 
@@ -276,7 +285,7 @@ where
     }
 
     fn answer(&mut self, cx: &mut Context<'_>, reply: Reply<B>, asked: Asked) {
-        let keeps_alive = asked.keeps_alive && !self.is_finishing && self.may_go_on(cx);
+        let keeps_alive = asked.keeps_alive && !self.is_leaving && self.may_go_on(cx);
         if !self.outbox.has_buffer() {
             self.outbox.use_buffer(self.stock.buffer.take());
         }
