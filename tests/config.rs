@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use lockgate::config::error::{self, ConfigError, Source};
 use lockgate::config::parse::parse;
-use lockgate::config::{Config, Drain, Limits, Timeouts, pool, route, schema, site};
+use lockgate::config::{Admin, Config, Drain, Limits, Timeouts, pool, route, schema, site};
 use lockgate::controlplane::reload::in_force::InForce;
 use lockgate::controlplane::reload::load::Environment;
 use lockgate::controlplane::reload::rehearse;
@@ -92,6 +92,9 @@ fn show(config: &Config) -> String {
     }
     if config.strict {
         text.push_str("strict\n");
+    }
+    if config.admin != Admin::default() {
+        writeln!(text, "admin: {:?}", config.admin).unwrap();
     }
     for danger in config.dangers() {
         writeln!(text, "DANGER {danger}").unwrap();

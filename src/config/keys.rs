@@ -17,7 +17,9 @@ use super::values::http::{
     FieldName, FieldValue, Method, OpenFieldName, Pattern, QueryName, RedirectStatus,
     RedirectTarget, SetFieldName, UrlPath,
 };
-use super::values::{Bytes, FilePath, IncludePath, Name, ServerName, Timeout, Workers};
+use super::values::{
+    AdminAddress, Bytes, FilePath, IncludePath, Name, ServerName, Timeout, Workers,
+};
 use super::{AccessLogFormat, AccessLogPath};
 use crate::base::addr::{EndpointTarget, ListenAddr};
 use crate::base::name::PoolName;
@@ -44,7 +46,7 @@ section! {
         limits: Limits, optional "the defaults of its keys";
         /// Timeouts of client connections, and the defaults for routes.
         timeouts: Timeouts, optional "the defaults of its keys";
-        /// The end of what is taken off, beyond `timeouts.drain`.
+        /// The end of what is taken off, and of a process, beyond `timeouts.drain`.
         drain: Drain, optional "the defaults of its keys";
         /// Files with routes and pools of their own, such as `sites/*.yaml`: each is a site, and stands or falls alone.
         /// `*` stands for any characters of a name, but for a dot at its front.
@@ -52,6 +54,8 @@ section! {
         /// Whether a site that is broken refuses the whole config. Else it stays as it was when it was last good, or is
         /// left out if it never was, and the others go on.
         strict: bool, default "false";
+        /// The control socket, or `off`.
+        admin: AdminKey, optional "the default of its key";
     }
 }
 
@@ -77,6 +81,9 @@ section! {
         tls: Tls, optional "cleartext";
         /// Answer every request with a redirect to the same URL under https.
         redirect_to_https: bool, default "false";
+        /// Answer requests for just this path with 200 as long as new clients are welcome, and with 503 once the process is
+        /// to end: for balancers before this one.
+        ready_path: UrlPath, optional "no request is answered so";
     }
 }
 
@@ -371,12 +378,54 @@ section! {
 }
 
 section! {
-    /// The end of what is taken off.
+    /// The end of what is taken off, and of a process.
     Drain as "drain" (Keys) {
         /// From the removal of a route to the end of the last of its WebSockets and other tunnels. They end one after the
         /// other over this time, so that their clients do not come back all at once. Those of routes that stay live on,
         /// however often the config changes.
         tunnels: Duration, default "5m";
+        /// From SIGTERM to the end of accepting: everything goes on as before, but readiness is off, so that balancers before
+        /// this one look elsewhere first.
+        notice: Duration, default "0s";
+        /// From an upgrade of the binary to the end of what still runs in the process before. Nobody waits for it, so it is
+        /// long.
+        upgrade: Duration, default "1h";
+    }
+}
+
+section! {
+    /// The control socket: for `lockgate reload`, `lockgate upgrade`, and the question whether the process is ready.
+    Admin as "admin" (Keys) {
+        /// The path of a unix socket that nobody but its owner may use, such as `unix:/run/lockgate/admin.sock`. It changes
+        /// with a restart or an upgrade only.
+        address: AdminAddress, optional "`admin.sock` in `/run/lockgate` for root and under systemd, else in `lockgate` below \
+            the user's runtime directory";
+    }
+}
+
+/// The admin section: `off` or a map.
+#[derive(Clone, Debug)]
+pub(crate) enum AdminKey {
+    Off,
+    On(Admin),
+}
+
+impl Kind for AdminKey {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match &node.value {
+            Value::Text(text) | Value::Filled(text) if text == "off" => Some(Self::Off),
+            Value::Text(_) | Value::Filled(_) | Value::Flag(_) => {
+                let help =
+                    "write `off`, or a map such as `{ address: unix:/run/lockgate/admin.sock }`";
+                decoder.problem(node.place, "`admin` is `off` or a map", help);
+                None
+            }
+            _ => Admin::decode(node, decoder).map(Self::On),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![Shape::Word("off"), Admin::shape()])
     }
 }
 
@@ -516,5 +565,6 @@ mod tests {
         unwritten::<Limits>();
         unwritten::<Timeouts>();
         unwritten::<Drain>();
+        unwritten::<Admin>();
     }
 }

@@ -16,6 +16,8 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// Answer every request with a redirect to the same URL under https.
     pub redirect_to_https: bool,
+    /// The path that tells whether new clients are welcome.
+    pub ready_path: Option<String>,
 }
 
 /// TLS settings of a listener.

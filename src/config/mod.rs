@@ -46,12 +46,14 @@ pub struct Config {
     pub limits: Limits,
     /// Timeouts of connections, and the defaults for routes.
     pub timeouts: Timeouts,
-    /// The end of what is taken off.
+    /// The end of what is taken off, and of a process.
     pub drain: Drain,
     /// The files of the sites, in order.
     pub include: Vec<include::Pattern>,
     /// Whether a broken site refuses the whole.
     pub strict: bool,
+    /// The control socket.
+    pub admin: Admin,
 }
 
 /// The form of an access-log line.
@@ -137,17 +139,33 @@ impl Default for Timeouts {
     }
 }
 
-/// The end of what is taken off, each with the default that `docs/reference` shows.
+/// The end of what is taken off and of a process, each with the default that `docs/reference` shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drain {
     /// From the removal of a route to the end of the last of its tunnels.
     pub tunnels: std::time::Duration,
+    /// From SIGTERM to the end of accepting.
+    pub notice: std::time::Duration,
+    /// From an upgrade of the binary to the end of what still runs in the process before.
+    pub upgrade: std::time::Duration,
 }
 
 impl Default for Drain {
     fn default() -> Self {
         Self::from(&decode::unwritten::<keys::Drain>())
     }
+}
+
+/// Where the control socket is.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Admin {
+    /// Where the program thinks fit.
+    #[default]
+    Unwritten,
+    /// Nowhere.
+    Off,
+    /// At this path.
+    At(PathBuf),
 }
 
 impl Config {

@@ -9,13 +9,13 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::Config;
 use super::check;
 use super::decode::{Decoder, Kind};
 use super::env;
 use super::error::{ConfigError, SIZE_LIMIT, Source};
 use super::keys::Root;
 use super::node::{Key, Node, Place, Value};
+use super::{Admin, Config};
 
 /// Bytes a tree may take; a text within [`SIZE_LIMIT`] stays below unless it repeats itself by aliases.
 const TREE_LIMIT: usize = 512 << 20;
@@ -72,6 +72,22 @@ pub(super) fn whole<T>(
         _ if decoder.problems.is_empty() => refuse(0, "the file makes no config".into(), example),
         _ => Err(source.errors(&tree, decoder.problems)),
     }
+}
+
+/// What a config says of the control socket, whatever else is wrong with it; `None` if that cannot be told.
+///
+/// A command that is to say what is wrong with a reload has to find the process first.
+pub fn admin_of(source: &Source, env: &dyn Fn(&str) -> Option<String>) -> Option<Admin> {
+    let mut tree = read(&source.text).ok()?;
+    let Value::Map(entries) = &mut tree.value else {
+        return None;
+    };
+    entries.retain(|(key, _)| key.name == "admin");
+    let mut decoder = Decoder::default();
+    env::fill(&mut tree, env, &mut decoder.problems);
+    let root = Root::decode(&tree, &mut decoder)?;
+    let is_unreadable = root.admin.is_none() && root.written.has("admin");
+    (!is_unreadable).then(|| check::admin(root.admin.as_ref(), &source.file))
 }
 
 /// The shortest useful file.

@@ -111,6 +111,13 @@ fn write(
         "listener  {}",
         describe_listener(config, listener, question)
     )?;
+    let ready_path = listener.and_then(|listener| listener.ready_path.as_deref());
+    if ready_path == Some(question.path.as_str()) {
+        return writeln!(
+            out,
+            "answer    200 while new clients are welcome, 503 once the process is to end; no route is asked"
+        );
+    }
     if listener.is_some_and(|listener| listener.redirect_to_https) {
         return writeln!(
             out,

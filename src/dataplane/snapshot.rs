@@ -71,6 +71,8 @@ pub struct ListenerPlan {
     pub tls: Option<Arc<ServerPlan>>,
     /// Answer everything with a redirect to https.
     pub redirect_to_https: bool,
+    /// The path that tells whether new clients are welcome.
+    pub ready_path: Option<Box<str>>,
 }
 
 /// A route, compiled: two cache lines with its count of references, since those of a large table are cold. What most routes
@@ -180,6 +182,10 @@ pub struct Timeouts {
     pub drain: Duration,
     /// From the removal of a route to the end of the last of its tunnels.
     pub drain_tunnels: Duration,
+    /// From the wish to end to the start of the drain.
+    pub drain_notice: Duration,
+    /// From an upgrade of the binary to the end of what still runs in the process before.
+    pub drain_upgrade: Duration,
 }
 
 /// Makes the cell and its two halves.
@@ -352,6 +358,8 @@ mod tests {
                 send: TIME,
                 drain: TIME,
                 drain_tunnels: TIME,
+                drain_notice: TIME,
+                drain_upgrade: TIME,
             }),
             access_log: None,
         }

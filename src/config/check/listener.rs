@@ -41,6 +41,7 @@ fn listener(keys: &keys::Listener, folder: Folder<'_>, decoder: &mut Decoder) ->
         address,
         tls,
         redirect_to_https: keys.redirect_to_https.value,
+        ready_path: keys.ready_path.as_ref().map(|at| at.value.0.clone()),
     })
 }
 

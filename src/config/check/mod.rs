@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 
 use super::decode::{At, Decoder, Written};
 use super::include::Pattern;
-use super::keys::{self, AccessLogKey, Root};
+use super::keys::{self, AccessLogKey, AdminKey, Root};
 use super::kinds::Named;
 use super::route::{Retry, Timeouts as RouteTimeouts};
 use super::site::Site;
 use super::values::{FilePath, Timeout, Workers};
-use super::{AccessLog, AccessLogPath, Config, Drain, Limits, Timeouts};
+use super::{AccessLog, AccessLogPath, Admin, Config, Drain, Limits, Timeouts};
 use crate::base::name::{PoolName, SiteName};
 
 /// Checks what was read from `file`.
@@ -72,6 +72,21 @@ pub(crate) fn check(root: &Root, file: &Path, decoder: &mut Decoder) -> Option<C
         },
         include: include(root, folder),
         strict: root.strict.value,
+        admin: admin(root.admin.as_ref(), file),
+    })
+}
+
+/// What is written of the control socket in `file`.
+pub(crate) fn admin(written: Option<&At<AdminKey>>, file: &Path) -> Admin {
+    let folder = Folder(file.parent().unwrap_or(Path::new("")));
+    let keys = match written.map(|at| &at.value) {
+        None => return Admin::Unwritten,
+        Some(AdminKey::Off) => return Admin::Off,
+        Some(AdminKey::On(keys)) => keys,
+    };
+    let address = keys.address.as_ref();
+    address.map_or(Admin::Unwritten, |at| {
+        Admin::At(folder.file_at(&at.value.0))
     })
 }
 
@@ -115,7 +130,11 @@ struct Folder<'a>(&'a Path);
 
 impl Folder<'_> {
     fn file(self, path: &At<FilePath>) -> PathBuf {
-        self.0.join(&path.value.0)
+        self.file_at(&path.value)
+    }
+
+    fn file_at(self, path: &FilePath) -> PathBuf {
+        self.0.join(&path.0)
     }
 }
 
@@ -189,6 +208,8 @@ impl From<&keys::Drain> for Drain {
     fn from(keys: &keys::Drain) -> Self {
         Self {
             tunnels: keys.tunnels.value,
+            notice: keys.notice.value,
+            upgrade: keys.upgrade.value,
         }
     }
 }

@@ -335,6 +335,26 @@ impl Text for AccessLogPath {
     }
 }
 
+/// Where the control socket is.
+#[derive(Clone, Debug)]
+pub(crate) struct AdminAddress(pub(crate) FilePath);
+
+impl Text for AdminAddress {
+    const WHAT: &'static str = "the address of a unix socket";
+    const PATTERN: Option<&'static str> = Some("^unix:.");
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        let Some(path) = text.strip_prefix("unix:") else {
+            let help = "write the path of a unix socket, such as `unix:/run/lockgate/admin.sock`";
+            return Err(Wrong::new(
+                format!("`{text}` is not the address of a unix socket"),
+                help,
+            ));
+        };
+        FilePath::read(path).map(Self)
+    }
+}
+
 /// The name a certificate is verified for.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerName(pub(crate) String);

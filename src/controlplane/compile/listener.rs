@@ -39,6 +39,7 @@ pub(super) fn compile(
                 address: listener.address,
                 tls,
                 redirect_to_https: listener.redirect_to_https,
+                ready_path: listener.ready_path.as_deref().map(Box::from),
             };
             Some(match before {
                 Some(before) if is_same(before, &plan) => Arc::clone(before),
@@ -57,6 +58,7 @@ fn is_same(before: &ListenerPlan, after: &ListenerPlan) -> bool {
     same_tls
         && before.address == after.address
         && before.redirect_to_https == after.redirect_to_https
+        && before.ready_path == after.ready_path
 }
 
 /// `None` when something is wrong with it, and that is written down.

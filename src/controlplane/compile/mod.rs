@@ -360,5 +360,7 @@ fn timeouts(config: &Config) -> Timeouts {
         send: timeouts.send,
         drain: timeouts.drain,
         drain_tunnels: config.drain.tunnels,
+        drain_notice: config.drain.notice,
+        drain_upgrade: config.drain.upgrade,
     }
 }

@@ -45,6 +45,9 @@ async fn line(
 ) -> Result<Answer, Fault> {
     let snapshot = engine.snapshot();
     headers::admit(engine, downstream, &snapshot, &mut inbound, closing)?;
+    if let Some(answer) = respond::readiness(engine, downstream, &inbound) {
+        return Ok(answer);
+    }
     if downstream.listener.redirect_to_https {
         return respond::to_https(&snapshot, downstream, &inbound);
     }

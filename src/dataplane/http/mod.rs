@@ -57,6 +57,8 @@ pub struct Engine {
     pub request_ids: RequestIds,
     /// What HTTP/1 connections lend each other.
     pub stock: Rc<http1::Stock>,
+    /// Whether new clients are welcome, for those who ask.
+    pub is_ready: Cell<bool>,
 }
 
 impl Engine {
@@ -71,6 +73,7 @@ impl Engine {
             tunnels: Tunnels::default(),
             request_ids: RequestIds::default(),
             stock: Rc::default(),
+            is_ready: Cell::new(true),
         }
     }
 

@@ -246,6 +246,25 @@ pub fn redirect(redirect: &Redirect, downstream: &Downstream, inbound: &Inbound)
     Answer::own(redirect.answer(downstream.facts.scheme().as_str(), host, &target))
 }
 
+/// The answer to the question whether new clients are welcome, if this is that question.
+pub fn readiness(engine: &Engine, downstream: &Downstream, inbound: &Inbound) -> Option<Answer> {
+    let path = downstream.listener.ready_path.as_deref()?;
+    if inbound.parts.uri.path() != path {
+        return None;
+    }
+    let (status, body) = match engine.is_ready.get() {
+        true => (StatusCode::OK, "ready\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+    };
+    let mut response = Response::new(Bytes::from_static(body.as_bytes()));
+    *response.status_mut() = status;
+    let fields = response.headers_mut();
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    fields.insert(header::CONTENT_TYPE, text);
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Some(Answer::own(response))
+}
+
 /// The answer of a listener that sends clients to https: the same URL, on the TLS listener's port.
 ///
 /// # Errors
