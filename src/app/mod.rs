@@ -21,10 +21,11 @@ use tokio::task::JoinSet;
 
 use crate::controlplane::discovery::dns;
 use crate::controlplane::reload::board::{Board, Figures};
+use crate::controlplane::reload::estate::Estate;
 use crate::controlplane::reload::load::Environment;
 use crate::controlplane::reload::outcome::Outcome;
 use crate::controlplane::reload::watch::{self, Pace};
-use crate::controlplane::reload::{Demands, Ending, Reload, Setup};
+use crate::controlplane::reload::{Demands, Ending, Reload, Setup, Staged, Turns};
 
 pub use crate::controlplane::reload::StartError;
 
@@ -229,8 +230,10 @@ fn control(
             settle: options.pace.settle,
             wanted,
             board: Arc::clone(board),
+            turns: cell::channel(Turns::default()).0,
+            estate: Estate::default(),
         };
-        match Reload::start(setup).await {
+        match Reload::prepare(setup).await.map(Staged::begin) {
             Ok((reload, watched)) => {
                 tasks.spawn_local(watch::run(watched, events, options.pace));
                 tell(Ok(()));

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::mem;
 use std::net::TcpListener as StdTcpListener;
 use std::rc::Rc;
 use std::sync::mpsc::sync_channel;
@@ -13,9 +14,9 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::base::drain::{Drain, Phase};
+use crate::base::drain::{Drain, GRACE, Phase};
 use crate::base::name::ListenerName;
 use crate::dataplane::http::Engine;
 use crate::dataplane::listener::accept::{self, Census};
@@ -43,17 +44,63 @@ struct Handle {
 enum Message {
     Listen {
         name: ListenerName,
-        socket: StdTcpListener,
+        sockets: Vec<StdTcpListener>,
     },
     Unlisten {
         name: ListenerName,
         within: Duration,
     },
+    /// Say on request that the process is not ready for new clients.
+    Unready,
+    /// Take nothing new and let connections end.
     Drain {
-        within: Duration,
-        cut: oneshot::Sender<usize>,
+        grace: Duration,
+        /// How many there are.
+        told: oneshot::Sender<usize>,
+        /// The last one has ended.
+        ended: oneshot::Sender<()>,
     },
+    /// Cut what has not ended yet; how many that are.
+    Cut(oneshot::Sender<usize>),
+    /// Answer, to show that the worker moves.
+    Ping(oneshot::Sender<()>),
     Close,
+}
+
+/// Signs of life that workers were asked for.
+#[derive(Debug)]
+pub struct Pulse {
+    answers: Vec<oneshot::Receiver<()>>,
+}
+
+impl Pulse {
+    /// Waits until every worker has given one; one that hangs or is gone never does.
+    pub async fn felt(self) {
+        for answer in self.answers {
+            if answer.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// The drain of all workers. Dropping it stops nothing.
+#[derive(Debug)]
+pub struct Draining {
+    /// Connections that were open when it began.
+    pub connections: usize,
+    ends: Vec<oneshot::Receiver<()>>,
+}
+
+impl Draining {
+    /// Waits until the last connection has ended. Dropping the future loses nothing.
+    pub async fn finished(&mut self) {
+        while let Some(end) = self.ends.last_mut() {
+            // A worker that is gone has nothing left to end.
+            drop(end.await);
+            self.ends.pop();
+        }
+    }
 }
 
 impl Workers {
@@ -97,12 +144,12 @@ impl Workers {
         self.handles.len()
     }
 
-    /// Hands every worker its socket of a listener.
-    pub fn listen(&self, name: &ListenerName, sockets: Vec<StdTcpListener>) {
-        for (handle, socket) in self.handles.iter().zip(sockets) {
+    /// Hands every worker its sockets of a listener.
+    pub fn listen(&self, name: &ListenerName, shares: Vec<Vec<StdTcpListener>>) {
+        for (handle, sockets) in self.handles.iter().zip(shares) {
             handle.tell(Message::Listen {
                 name: name.clone(),
-                socket,
+                sockets,
             });
         }
     }
@@ -117,19 +164,49 @@ impl Workers {
         }
     }
 
-    /// Drains everything; how many connections had to be cut when the time was up.
-    pub async fn drain(&self, within: Duration) -> usize {
+    /// Has listeners that are asked say from now on that the process is not ready for new clients.
+    pub fn unready(&self) {
+        for handle in &self.handles {
+            handle.tell(Message::Unready);
+        }
+    }
+
+    /// Stops accepting, and tells every connection to end; one without a request is left open for `grace` first.
+    pub async fn drain(&self, grace: Duration) -> Draining {
+        let mut waiting = Vec::new();
+        let mut ends = Vec::new();
+        for handle in &self.handles {
+            let (told, answer) = oneshot::channel();
+            let (ended, end) = oneshot::channel();
+            handle.tell(Message::Drain { grace, told, ended });
+            waiting.push(answer);
+            ends.push(end);
+        }
+        let connections = sum(waiting).await;
+        Draining { connections, ends }
+    }
+
+    /// Cuts what has not ended by itself; how many connections that are.
+    pub async fn cut(&self) -> usize {
         let mut waiting = Vec::new();
         for handle in &self.handles {
             let (cut, answer) = oneshot::channel();
-            handle.tell(Message::Drain { within, cut });
+            handle.tell(Message::Cut(cut));
             waiting.push(answer);
         }
-        let mut total = 0;
-        for answer in waiting {
-            total += answer.await.unwrap_or(0);
+        sum(waiting).await
+    }
+
+    /// Asks every worker for a sign of life.
+    pub fn pulse(&self) -> Pulse {
+        let answers = self.handles.iter().map(|handle| {
+            let (sender, answer) = oneshot::channel();
+            handle.tell(Message::Ping(sender));
+            answer
+        });
+        Pulse {
+            answers: answers.collect(),
         }
-        total
     }
 
     /// Ends everything now.
@@ -158,62 +235,124 @@ impl Handle {
     }
 }
 
+/// Adds up what workers answer; one that is gone has nothing to add.
+async fn sum(answers: Vec<oneshot::Receiver<usize>>) -> usize {
+    let mut total = 0;
+    for answer in answers {
+        total += answer.await.unwrap_or(0);
+    }
+    total
+}
+
 /// A listener on this worker.
 struct Listening {
-    accepting: tokio::task::JoinHandle<()>,
+    loops: Vec<Accepting>,
     drain: Drain,
 }
 
+/// An accept loop, one a socket.
+struct Accepting {
+    task: tokio::task::JoinHandle<()>,
+    stop: Rc<Notify>,
+}
+
 impl Listening {
-    /// Stops accepting and lets connections end, by force after `within`; how many that took.
-    async fn end(self, within: Duration) -> usize {
-        self.accepting.abort();
-        self.drain.advance(Phase::Draining);
-        if tokio::time::timeout(within, self.drain.finished())
-            .await
-            .is_ok()
-        {
-            return 0;
+    /// Stops accepting: what waits in the queues is taken, and told to end as all the others.
+    async fn leave(self, grace: Duration) {
+        self.drain.begin(grace);
+        for Accepting { task, stop } in self.loops {
+            stop.notify_one();
+            // A panic in it has been reported, and there is nothing left to stop.
+            drop(task.await);
         }
-        let cut = self.drain.len();
-        self.drain.advance(Phase::Closing);
-        // They end by themselves now; whoever does not ends with the thread.
-        drop(tokio::time::timeout(LAST_WORDS, self.drain.finished()).await);
-        cut
     }
+
+    /// Stops accepting and lets connections end, by force after `within`.
+    async fn end(self, name: ListenerName, within: Duration) {
+        let drain = self.drain.clone();
+        self.leave(grace_within(within)).await;
+        if tokio::time::timeout(within, drain.finished()).await.is_ok() {
+            return;
+        }
+        let connections = cut(&[drain]).await;
+        if connections == 0 {
+            return;
+        }
+        tracing::info!(listener = %name, connections, "cut: the listener is gone and the drain's time was up");
+    }
+}
+
+/// How long connections without a request stay, in a drain of so much time.
+pub fn grace_within(within: Duration) -> Duration {
+    GRACE.min(within / 2)
+}
+
+/// Ends what has not ended by itself; how many connections that are.
+async fn cut(drains: &[Drain]) -> usize {
+    let count = drains.iter().map(Drain::len).sum();
+    for drain in drains {
+        drain.advance(Phase::Closing);
+    }
+    let farewell = async {
+        for drain in drains {
+            drain.finished().await;
+        }
+    };
+    // They end by themselves now; whoever does not ends with the thread.
+    drop(tokio::time::timeout(LAST_WORDS, farewell).await);
+    count
 }
 
 async fn run(source: Source, mut messages: mpsc::Receiver<Message>) {
     let engine = Rc::new(Engine::new(source.reader()));
     let census = Rc::new(Census::new(engine.snapshot().limits.handshakes));
     let mut listening: HashMap<ListenerName, Listening> = HashMap::new();
+    // Those whose listener is gone, for as long as something runs on them.
+    let mut leaving: Vec<Drain> = Vec::new();
     let ticking = tokio::task::spawn_local(tick(Rc::clone(&engine)));
     while let Some(message) = messages.recv().await {
         match message {
-            Message::Listen { name, socket } => match listen(&engine, &census, &name, socket) {
-                Ok(listener) => {
-                    listening.insert(name, listener);
-                }
-                Err(error) => tracing::error!(listener = %name, %error, "cannot listen"),
-            },
+            Message::Listen { name, sockets } => {
+                let listener = listen(&engine, &census, &name, sockets);
+                listening.insert(name, listener);
+            }
             Message::Unlisten { name, within } => {
+                leaving.retain(|drain| !drain.is_empty());
                 if let Some(listener) = listening.remove(&name) {
-                    tokio::task::spawn_local(listener.end(within));
+                    leaving.push(listener.drain.clone());
+                    tokio::task::spawn_local(listener.end(name, within));
                 }
             }
-            Message::Drain { within, cut } => {
-                let ending: Vec<_> = listening
-                    .drain()
-                    .map(|(_, listener)| tokio::task::spawn_local(listener.end(within)))
-                    .collect();
+            Message::Unready => engine.is_ready.set(false),
+            Message::Drain { grace, told, ended } => {
+                let listeners = mem::take(&mut listening);
+                leaving.extend(listeners.values().map(|listener| listener.drain.clone()));
+                let drains = leaving.clone();
+                for drain in &drains {
+                    drain.begin(grace);
+                }
                 tokio::task::spawn_local(async move {
-                    let mut total = 0;
-                    for listener in ending {
-                        total += listener.await.unwrap_or(0);
+                    for listener in listeners.into_values() {
+                        listener.leave(grace).await;
                     }
                     // Nobody listens when the process is told to end at once.
-                    let _ = cut.send(total);
+                    let _ = told.send(drains.iter().map(Drain::len).sum());
+                    for drain in drains {
+                        drain.finished().await;
+                    }
+                    let _ = ended.send(());
                 });
+            }
+            Message::Cut(answer) => {
+                let drains = mem::take(&mut leaving);
+                tokio::task::spawn_local(async move {
+                    // As above.
+                    let _ = answer.send(cut(&drains).await);
+                });
+            }
+            Message::Ping(answer) => {
+                // Whoever asked may have lost patience.
+                let _ = answer.send(());
             }
             Message::Close => break,
         }
@@ -226,18 +365,30 @@ fn listen(
     engine: &Rc<Engine>,
     census: &Rc<Census>,
     name: &ListenerName,
-    socket: StdTcpListener,
-) -> io::Result<Listening> {
-    let socket = TcpListener::from_std(socket)?;
+    sockets: Vec<StdTcpListener>,
+) -> Listening {
     let drain = Drain::default();
-    let accepting = tokio::task::spawn_local(accept::run(
-        Rc::clone(engine),
-        Rc::clone(census),
-        name.clone(),
-        socket,
-        drain.clone(),
-    ));
-    Ok(Listening { accepting, drain })
+    let mut loops = Vec::new();
+    for socket in sockets {
+        let socket = match TcpListener::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::error!(listener = %name, %error, "cannot listen");
+                continue;
+            }
+        };
+        let stop = Rc::<Notify>::default();
+        let task = tokio::task::spawn_local(accept::run(
+            Rc::clone(engine),
+            Rc::clone(census),
+            name.clone(),
+            socket,
+            drain.clone(),
+            Rc::clone(&stop),
+        ));
+        loops.push(Accepting { task, stop });
+    }
+    Listening { loops, drain }
 }
 
 /// What a worker does beside its connections.

@@ -12,6 +12,8 @@ use crate::base::name::ListenerName;
 use crate::dataplane::listener::socket;
 use crate::dataplane::worker::Workers;
 
+use super::estate::Sockets;
+
 /// A listener as far as sockets are concerned.
 pub(super) type Place = (ListenerName, ListenAddr);
 
@@ -43,7 +45,7 @@ pub(super) struct Prepared {
 struct Opened {
     open: Open,
     /// The workers' handles.
-    handles: Vec<TcpListener>,
+    handles: Vec<Vec<TcpListener>>,
 }
 
 /// A listener that cannot be bound.
@@ -60,7 +62,8 @@ pub(super) struct BindError {
 }
 
 impl Bound {
-    /// Binds what `places` has and we have not. What is bound here and dropped is closed again.
+    /// Binds what `places` has and we have not, where nobody left us a socket for it. What is bound here and dropped is
+    /// closed again.
     ///
     /// # Errors
     /// Every listener that cannot be bound.
@@ -68,6 +71,7 @@ impl Bound {
         &self,
         places: Vec<Place>,
         workers: usize,
+        left: &mut Sockets,
     ) -> Result<Prepared, Vec<BindError>> {
         let gone = self.open.iter().map(|open| &open.place);
         let gone = gone.filter(|place| !places.contains(place));
@@ -78,7 +82,7 @@ impl Bound {
             if self.open.iter().any(|open| open.place == *place) {
                 continue;
             }
-            match self.bind(place, &places, workers) {
+            match self.bind(place, &places, workers, left) {
                 Ok(one) => opened.push(one),
                 Err(error) => {
                     let same_port = |open: &&Open| open.place.1.port() == place.1.port();
@@ -134,25 +138,44 @@ impl Bound {
             .collect()
     }
 
-    fn bind(&self, place: &Place, places: &[Place], workers: usize) -> io::Result<Opened> {
+    /// A handle on every socket, for the process that goes on after this one.
+    pub(super) fn duplicate(&self) -> io::Result<Sockets> {
+        let mut left = Vec::new();
+        for open in &self.open {
+            for socket in duplicate(&open.sockets)? {
+                left.push((Some(open.place.0.clone()), socket));
+            }
+        }
+        Ok(Sockets { left })
+    }
+
+    fn bind(
+        &self,
+        place: &Place,
+        places: &[Place],
+        workers: usize,
+        left: &mut Sockets,
+    ) -> io::Result<Opened> {
         // A listener that goes and one that comes at the same address are one that changed its name.
         let renamed = self.open.iter().find(|open| {
             open.place.1 == place.1 && place.1.port() != 0 && !places.contains(&open.place)
         });
-        let sockets = match renamed {
+        let mut sockets = match renamed {
             Some(open) => duplicate(&open.sockets)?,
-            None => socket::bind(&place.1, workers)?,
+            None => left.take(&place.0, &place.1),
         };
+        if sockets.is_empty() {
+            sockets = socket::bind(&place.1, workers)?;
+        }
         let first = sockets.first().ok_or(io::ErrorKind::InvalidInput)?;
+        let address = first.local_addr()?;
+        let handles = socket::share(&sockets, workers)?;
         let open = Open {
             place: place.clone(),
-            address: first.local_addr()?,
-            sockets: duplicate(&sockets)?,
+            address,
+            sockets,
         };
-        Ok(Opened {
-            open,
-            handles: sockets,
-        })
+        Ok(Opened { open, handles })
     }
 }
 
@@ -169,7 +192,9 @@ mod tests {
     }
 
     fn bound(places: &[Place]) -> Bound {
-        let prepared = Bound::default().prepare(places.to_vec(), 2).unwrap();
+        let prepared = Bound::default()
+            .prepare(places.to_vec(), 2, &mut Sockets::default())
+            .unwrap();
         Bound {
             open: prepared.opened.into_iter().map(|one| one.open).collect(),
         }
@@ -186,7 +211,9 @@ mod tests {
     #[test]
     fn a_listener_of_the_same_name_and_address_keeps_its_sockets() {
         let bound = bound(&[place("a", "127.0.0.1:0"), place("b", "127.0.0.1:0")]);
-        let prepared = bound.prepare(vec![place("b", "127.0.0.1:0")], 2).unwrap();
+        let prepared = bound
+            .prepare(vec![place("b", "127.0.0.1:0")], 2, &mut Sockets::default())
+            .unwrap();
         assert!(prepared.opened.is_empty());
         assert_eq!(prepared.closed, ["a".into()]);
     }
@@ -194,7 +221,9 @@ mod tests {
     #[test]
     fn a_listener_that_moved_is_bound_anew_before_the_old_one_goes() {
         let (bound, old) = bound_to_a_port();
-        let prepared = bound.prepare(vec![place("a", "127.0.0.1:0")], 2).unwrap();
+        let prepared = bound
+            .prepare(vec![place("a", "127.0.0.1:0")], 2, &mut Sockets::default())
+            .unwrap();
         let [opened] = &prepared.opened[..] else {
             panic!()
         };
@@ -210,13 +239,35 @@ mod tests {
     fn a_listener_that_changed_its_name_keeps_its_sockets() {
         let (bound, address) = bound_to_a_port();
         let prepared = bound
-            .prepare(vec![place("b", &address.to_string())], 2)
+            .prepare(
+                vec![place("b", &address.to_string())],
+                2,
+                &mut Sockets::default(),
+            )
             .unwrap();
         let [opened] = &prepared.opened[..] else {
             panic!()
         };
         assert_eq!(opened.open.address, address);
         assert_eq!(prepared.closed, ["a".into()]);
+    }
+
+    #[test]
+    fn what_another_process_left_is_taken_and_nothing_bound() {
+        let (old, address) = bound_to_a_port();
+        let mut left = old.duplicate().unwrap();
+        assert_eq!(left.left.len(), 2, "one a worker");
+        // More workers now: they share the sockets that are there.
+        let places = vec![place("new", &address.to_string())];
+        let prepared = Bound::default().prepare(places, 3, &mut left).unwrap();
+        let opened = &prepared.opened[0];
+        assert_eq!((opened.open.sockets.len(), opened.handles.len()), (2, 3));
+        assert_eq!(opened.open.address, address);
+        assert!(left.left.is_empty());
+        drop(old);
+        drop(left);
+        // The queues have lived all along.
+        std::net::TcpStream::connect(address).unwrap();
     }
 
     #[test]
@@ -228,7 +279,9 @@ mod tests {
             place("b", &address),
             place("c", "192.0.2.1:0"),
         ];
-        let errors = Bound::default().prepare(places, 1).unwrap_err();
+        let errors = Bound::default()
+            .prepare(places, 1, &mut Sockets::default())
+            .unwrap_err();
         let indexes: Vec<_> = errors.iter().map(|error| error.index).collect();
         assert_eq!(indexes, [1, 2]);
     }

@@ -5,6 +5,8 @@
 //! loop sends an [`Event`] or counts up a [`Demands`]; whoever wants to know reads the [`Board`].
 
 pub mod board;
+mod ending;
+pub mod estate;
 pub mod files;
 pub mod in_force;
 mod listeners;
@@ -16,6 +18,7 @@ pub mod sites;
 pub mod watch;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,15 +29,17 @@ use tokio::sync::{mpsc, oneshot, watch as cell};
 use tokio::time;
 
 use crate::base::clock;
-use crate::config::Config;
 use crate::config::error::ConfigError;
+use crate::config::Config;
 use crate::controlplane::compile::Outside;
 use crate::dataplane::snapshot::{self, Writer};
-use crate::dataplane::worker::Workers;
+use crate::dataplane::worker::{Pulse, Workers};
 
 use self::board::Board;
+use self::ending::Departure;
+use self::estate::Estate;
 use self::in_force::InForce;
-use self::listeners::Bound;
+use self::listeners::{Bound, Prepared};
 use self::load::{Environment, Known};
 use self::outcome::{Ailing, Cause, Changes, Outcome, Verdict};
 use self::prepare::{Next, prepare};
@@ -60,6 +65,15 @@ pub enum Event {
     Resolved(Answers),
     /// The access log's file was moved away.
     Reopen,
+    /// Another process is to go on from here: what it needs is wanted. Until the next of the two below nothing is reloaded,
+    /// so that both have the same listeners.
+    Estate(oneshot::Sender<io::Result<Estate>>),
+    /// It came to nothing.
+    Kept,
+    /// The other process serves: drain, in no hurry, and return.
+    HandedOver,
+    /// A sign of life of every worker is wanted.
+    Pulse(oneshot::Sender<Pulse>),
     /// The end: drain and return.
     Stop,
 }
@@ -80,6 +94,8 @@ pub struct Demands {
     pub reloads: u64,
     /// Reopenings of the access log asked for so far.
     pub reopens: u64,
+    /// Upgrades of the binary asked for so far; `process` serves them.
+    pub upgrades: u64,
     /// Whether to go on.
     pub ending: Ending,
 }
@@ -96,6 +112,15 @@ pub enum Ending {
     Close,
 }
 
+/// Reloads so far, for whoever wants to see them begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turns {
+    /// Those that have begun.
+    pub begun: u64,
+    /// Those that have ended.
+    pub ended: u64,
+}
+
 /// What the loop needs of its surroundings.
 #[derive(Debug)]
 pub struct Setup {
@@ -109,6 +134,10 @@ pub struct Setup {
     pub wanted: mpsc::Sender<Wanted>,
     /// Where outcomes are shown.
     pub board: Arc<Board>,
+    /// Where reloads are counted.
+    pub turns: cell::Sender<Turns>,
+    /// What was left to this process.
+    pub estate: Estate,
 }
 
 /// Why nothing could be started.
@@ -118,6 +147,20 @@ pub enum StartError {
     Config(Vec<ConfigError>),
     /// The system gives no thread or runtime.
     System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    /// One line: the first of the errors stands for all.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(errors) => match errors.as_slice() {
+                [] => out.write_str("the config is wrong"),
+                [error] => error.fmt(out),
+                [error, others @ ..] => write!(out, "{error} (and {} more)", others.len()),
+            },
+            Self::System(error) => error.fmt(out),
+        }
+    }
 }
 
 /// The loop and what it owns.
@@ -135,6 +178,10 @@ pub struct Reload {
     seen: Demands,
     /// Sites that were told of: what stays wrong with them is not told again.
     told: Vec<Ailing>,
+    /// Another process is about to go on from here.
+    is_handing_over: bool,
+    /// A file has changed meanwhile.
+    has_changed: bool,
 }
 
 /// What came of an attempt that failed nowhere.
@@ -147,43 +194,93 @@ enum Ready {
     Other(Box<Next>),
 }
 
+/// A config that is loaded, compiled and bound, before its listeners accept.
+#[derive(Debug)]
+pub struct Staged {
+    reload: Reload,
+    listeners: Prepared,
+    watcher: cell::Receiver<Watched>,
+    begun: Instant,
+}
+
+impl Staged {
+    /// The config.
+    pub fn config(&self) -> &Config {
+        self.reload.in_force.config()
+    }
+
+    /// An error at a place in the config that shows outside of this room.
+    pub fn error_at(&self, path: &str, message: &str, help: Option<&str>) -> StartError {
+        let source = &self.reload.in_force.main.source;
+        StartError::Config(vec![source.error_at(path, message, help)])
+    }
+
+    /// Puts it in force: the listeners accept. The second half says which files matter, to the watcher.
+    pub fn begin(self) -> (Reload, cell::Receiver<Watched>) {
+        let Self {
+            mut reload,
+            listeners,
+            watcher,
+            begun,
+        } = self;
+        reload
+            .bound
+            .commit(listeners, &reload.workers, Duration::ZERO);
+        report::listeners(&[], &reload.bound.addresses());
+        report::dangers(&reload.in_force);
+        reload.show(Cause::Start, begun, Verdict::Changed(Box::default()));
+        (reload, watcher)
+    }
+}
+
 impl Reload {
-    /// Loads the first config and puts it in force. The second half says which files matter, to the watcher.
+    /// Loads the first config and does everything that may fail before it is in force.
     ///
     /// # Errors
     /// Everything that is wrong with the config, or what the system refused.
-    pub async fn start(setup: Setup) -> Result<(Self, cell::Receiver<Watched>), StartError> {
+    pub async fn prepare(mut setup: Setup) -> Result<Staged, StartError> {
         let begun = clock::now();
         let attempt = load::load(&setup.config, &setup.environment, &Known::default());
         let loaded = attempt.result.map_err(StartError::Config)?;
         let worker_count = worker_count(&loaded.main.config);
         let answers = resolve(&setup.wanted, loaded.names(), &Answers::new()).await;
-        let next = prepare(loaded, answers, None, &Bound::default(), worker_count)
-            .map_err(StartError::Config)?;
+        let mut estate = std::mem::take(&mut setup.estate);
+        let next = prepare(
+            loaded,
+            answers,
+            None,
+            &Bound::default(),
+            worker_count,
+            &mut estate,
+        );
+        let next = next.map_err(StartError::Config)?;
+        report::unclaimed(&estate);
         let (writer, source) = snapshot::cell(next.snapshot);
         let workers = Workers::start(worker_count, &source).map_err(StartError::System)?;
-        let mut bound = Bound::default();
-        bound.commit(next.listeners, &workers, Duration::ZERO);
         let (watched, watcher) = cell::channel(attempt.watched);
-        let mut reload = Self {
+        let config = setup.config.display().to_string();
+        report::announce(&config, worker_count, &writer.current());
+        let reload = Self {
             setup,
             writer,
             workers,
             worker_count,
-            bound,
+            bound: Bound::default(),
             in_force: next.in_force,
             answers: next.answers,
             watched,
             attempts: 0,
             seen: Demands::default(),
             told: Vec::new(),
+            is_handing_over: false,
+            has_changed: false,
         };
-        let config = reload.setup.config.display().to_string();
-        report::announce(&config, worker_count, &reload.writer.current());
-        report::listeners(&[], &reload.bound.addresses());
-        report::dangers(&reload.in_force);
-        reload.show(Cause::Start, begun, Verdict::Changed(Box::default()));
-        Ok((reload, watcher))
+        Ok(Staged {
+            reload,
+            listeners: next.listeners,
+            watcher,
+            begun,
+        })
     }
 
     /// Serves events until the end is demanded; returns when every worker has ended.
@@ -204,11 +301,28 @@ impl Reload {
                 }
             };
             match event {
+                Event::FilesChanged if self.is_handing_over => self.has_changed = true,
                 Event::FilesChanged => self.reload(Cause::FilesChanged, &mut demands).await,
                 Event::Hangup => self.reload(Cause::Asked, &mut demands).await,
                 Event::Resolved(answers) => self.take_answers(answers),
                 Event::Reopen => self.reopen(),
-                Event::Stop => return self.stop(demands).await,
+                Event::Estate(answer) => {
+                    self.is_handing_over = true;
+                    // Whoever asked may have given up; it says so by the next event.
+                    let _ = answer.send(self.estate());
+                }
+                Event::Kept => {
+                    self.is_handing_over = false;
+                    if std::mem::take(&mut self.has_changed) {
+                        self.reload(Cause::FilesChanged, &mut demands).await;
+                    }
+                }
+                Event::Pulse(answer) => {
+                    // Whoever asked may have lost patience.
+                    let _ = answer.send(self.workers.pulse());
+                }
+                Event::HandedOver => return self.stop(demands, Departure::HandedOver).await,
+                Event::Stop => return self.stop(demands, Departure::Asked).await,
             }
         }
     }
@@ -220,7 +334,7 @@ impl Reload {
             if now.ending > Ending::NotYet {
                 return Event::Stop;
             }
-            if now.reloads > self.seen.reloads {
+            if now.reloads > self.seen.reloads && !self.is_handing_over {
                 self.seen.reloads = now.reloads;
                 return Event::Hangup;
             }
@@ -236,6 +350,9 @@ impl Reload {
 
     async fn reload(&mut self, cause: Cause, demands: &mut cell::Receiver<Demands>) {
         let begun = clock::now();
+        self.setup.turns.send_modify(|turns| turns.begun += 1);
+        // Whoever watches says so first: what follows may take its time on this thread.
+        tokio::task::yield_now().await;
         let mut attempt = self.attempt().await;
         if cause == Cause::FilesChanged && self.is_doubtful(&attempt) {
             // An editor may be in the middle of saving. Whoever asks for something meanwhile is not kept waiting, and
@@ -260,6 +377,7 @@ impl Reload {
             }
         };
         self.show(cause, begun, verdict);
+        self.setup.turns.send_modify(|turns| turns.ended += 1);
     }
 
     /// Whether an attempt met what a file looks like that is just being written, or a folder.
@@ -297,7 +415,14 @@ impl Reload {
         let answers = resolve(&self.setup.wanted, names, &self.answers).await;
         let current = self.writer.current();
         let before = Some((&self.in_force, &*current));
-        let next = prepare(loaded, answers, before, &self.bound, self.worker_count)?;
+        let next = prepare(
+            loaded,
+            answers,
+            before,
+            &self.bound,
+            self.worker_count,
+            &mut Estate::default(),
+        )?;
         Ok(match self.in_force.is_same(&next.in_force) {
             true => Ready::Same(next.in_force),
             false => Ready::Other(Box::new(next)),
@@ -314,9 +439,7 @@ impl Reload {
             .commit(next.listeners, &self.workers, after.timeouts.drain);
         report::listeners(&bound_before, &self.bound.addresses());
         let changes = Changes::between((&before, &self.in_force), (&after, &next.in_force));
-        if next.in_force.config().workers != self.in_force.config().workers {
-            tracing::warn!("the number of workers changes with a restart only");
-        }
+        report::unchangeable(self.in_force.config(), next.in_force.config());
         report::dangers(&next.in_force);
         self.in_force = next.in_force;
         self.answers = next.answers;
@@ -361,29 +484,6 @@ impl Reload {
         }
     }
 
-    async fn stop(self, mut demands: cell::Receiver<Demands>) {
-        let snapshot = self.writer.current();
-        let within = snapshot.timeouts.drain;
-        tracing::info!(?within, "draining");
-        // With our handles on the sockets: the ports are free, and refuse, once the workers let go.
-        drop(self.bound);
-        tokio::select! {
-            biased;
-            () = closing(&mut demands) => {
-                self.workers.close();
-                tracing::info!("closed at once");
-            }
-            cut = self.workers.drain(within) => match cut {
-                0 => tracing::info!("drained"),
-                cut => tracing::warn!(connections = cut, "cut: the drain's time was up"),
-            },
-        }
-        self.workers.join();
-        if let Some(log) = &snapshot.access_log {
-            log.flush_and_stop();
-        }
-    }
-
     /// Tells the log and the board how an attempt ended.
     fn show(&mut self, cause: Cause, begun: Instant, verdict: Verdict) {
         self.attempts += 1;
@@ -403,18 +503,6 @@ impl Reload {
         self.setup
             .board
             .show(outcome, self.seen.reloads, self.bound.addresses());
-    }
-}
-
-/// Waits until the end is demanded at once.
-async fn closing(demands: &mut cell::Receiver<Demands>) {
-    // An error says that whoever could demand is gone; the drain goes on then, within its time.
-    if demands
-        .wait_for(|demands| demands.ending == Ending::Close)
-        .await
-        .is_err()
-    {
-        std::future::pending::<()>().await;
     }
 }
 

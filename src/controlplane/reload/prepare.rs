@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Answers;
+use super::estate::Estate;
 use super::in_force::InForce;
 use super::listeners::{BindError, Bound, Prepared};
 use super::load::{self, Environment, Known, Loaded};
@@ -25,13 +26,14 @@ pub(super) struct Next {
     pub(super) listeners: Prepared,
 }
 
-/// Compiles and binds: all that may fail.
+/// Compiles and binds: all that may fail. What fits of `estate` is taken out of it.
 pub(super) fn prepare(
     loaded: Loaded,
     answers: Answers,
     before: Option<(&InForce, &Snapshot)>,
     bound: &Bound,
     workers: usize,
+    estate: &mut Estate,
 ) -> Result<Next, Vec<ConfigError>> {
     let (in_force, snapshot) = compile(loaded, &answers, before)?;
     let (config, source) = (in_force.config(), &in_force.main.source);
@@ -40,14 +42,15 @@ pub(super) fn prepare(
         .iter()
         .map(|l| (l.name.clone(), l.address))
         .collect();
-    let listeners = bound.prepare(places, workers);
+    let listeners = bound.prepare(places, workers, &mut estate.sockets);
     let listeners = listeners.map_err(|errors| {
         let told = errors.into_iter().map(|error| bind_error(error, source));
         told.collect::<Vec<_>>()
     })?;
     // Last, since it makes a file where none was.
     let current = before.map(|(_, current)| current);
-    let access_log = access_log(config, source, current)?;
+    let access_log = access_log(config, source, current, estate)?;
+    adopt_tickets(&snapshot, estate);
     let snapshot = Snapshot {
         access_log,
         ..snapshot
@@ -116,11 +119,24 @@ fn bind_error(error: BindError, source: &Source) -> ConfigError {
     source.error_at(&path, &message, help.as_deref())
 }
 
+/// Goes on with the keys of tickets that the process before has sealed.
+fn adopt_tickets(snapshot: &Snapshot, estate: &mut Estate) {
+    for (name, secrets) in estate.tickets.drain(..) {
+        let plan = snapshot.listener(&name);
+        if let Some(tls) = plan.and_then(|plan| plan.tls.as_ref())
+            && !tls.adopt_tickets(&secrets)
+        {
+            tracing::info!(listener = %name, "sessions are not resumed: client certificates are asked for differently");
+        }
+    }
+}
+
 /// The access log of `config`: the one in force if nothing about it changed, else another.
 fn access_log(
     config: &Config,
     source: &Source,
     current: Option<&Snapshot>,
+    estate: &mut Estate,
 ) -> Result<Option<Arc<Sink>>, Vec<ConfigError>> {
     let Some(wanted) = &config.access_log else {
         return Ok(None);
@@ -141,7 +157,13 @@ fn access_log(
     {
         return Ok(Some(Arc::clone(current)));
     }
-    Sink::open(settings).map(Some).map_err(|error| {
+    let opened = match (&settings.destination, estate.access_log.take()) {
+        (Destination::File(path), Some((left, file))) if *path == left => {
+            Sink::take_over(settings, file)
+        }
+        (Destination::Stdout | Destination::File(_), _) => Sink::open(settings),
+    };
+    opened.map(Some).map_err(|error| {
         let message = format!("the access log cannot be opened: {error}");
         vec![source.error_at("access_log.path", &message, None)]
     })

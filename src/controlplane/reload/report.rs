@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use super::estate::Estate;
 use super::in_force::InForce;
 use super::outcome::{Ailing, Ails, Cause, Outcome, Verdict};
 use crate::base::name::ListenerName;
+use crate::config::Config;
 use crate::dataplane::snapshot::Snapshot;
 
 /// What a person wants to know of a process that just started.
@@ -55,6 +57,23 @@ pub(super) fn sites(before: &[Ailing], after: &[Ailing]) {
             let file = file.display();
             tracing::info!(%site, %file, "a site is in force as it is written again, or gone");
         }
+    }
+}
+
+/// Says what of a new config waits for a new process.
+pub(super) fn unchangeable(before: &Config, after: &Config) {
+    if before.workers != after.workers {
+        tracing::warn!("the number of workers changes with a restart or an upgrade only");
+    }
+    if before.admin != after.admin {
+        tracing::warn!("the control socket changes with a restart or an upgrade only");
+    }
+}
+
+/// Says which sockets were left to this process for nothing.
+pub(super) fn unclaimed(estate: &Estate) {
+    for address in estate.sockets.addresses() {
+        tracing::warn!(%address, "a socket that was left to us is for no listener of the config: closed");
     }
 }
 

@@ -1,25 +1,38 @@
-//! The accept loop of one listener on one worker: connection limit, back-off, one task a connection.
+//! The accept loop of one socket on one worker: connection limit, back-off, one task a connection.
 
 use std::cell::Cell;
 use std::io;
+use std::net::TcpListener as StdTcpListener;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::base::addr::ClientAddr;
+use crate::base::clock;
 use crate::base::drain::Drain;
 use crate::base::name::ListenerName;
 use crate::dataplane::http::Engine;
 use crate::dataplane::listener::connection::{self, Arrival};
+use crate::dataplane::listener::socket;
+use crate::dataplane::snapshot::ListenerPlan;
 
 /// The wait after an accept that failed for want of descriptors or memory: long enough for some to come free.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
+/// How often failing accepts are told at most.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
+/// Connections taken from a queue before its socket is closed, at most: as many as it has room for.
+const SWEEP_LIMIT: usize = socket::BACKLOG as usize;
+
 /// What the accept loops of one worker count together.
 #[derive(Debug)]
 pub struct Census {
+    failures: Cell<u64>,
+    told: Cell<Option<Instant>>,
     open: Cell<usize>,
     left: Notify,
     handshakes: Semaphore,
@@ -30,6 +43,8 @@ impl Census {
     /// A census that admits this many handshakes at a time.
     pub fn new(handshakes: usize) -> Self {
         Self {
+            failures: Cell::new(0),
+            told: Cell::new(None),
             open: Cell::new(0),
             left: Notify::new(),
             handshakes: Semaphore::new(handshakes),
@@ -48,6 +63,19 @@ impl Census {
             self.admitted.set(before - forgotten);
         }
         &self.handshakes
+    }
+
+    /// Notes an accept that failed for want of something, and tells it now and then: a process that is out of descriptors
+    /// needs its log for other things too.
+    fn complain(&self, listener: &ListenerName, error: &io::Error, now: Instant) {
+        self.failures.set(self.failures.get() + 1);
+        let is_early = |told| now.saturating_duration_since(told) < WARN_EVERY;
+        if self.told.get().is_some_and(is_early) {
+            return;
+        }
+        self.told.set(Some(now));
+        let failures = self.failures.take();
+        tracing::warn!(%listener, %error, failures, "accepting fails: clients wait in the kernel until it works again");
     }
 
     fn enter(self: &Rc<Self>) -> Present {
@@ -74,62 +102,118 @@ impl Drop for Present {
     }
 }
 
-/// Accepts for as long as it is polled; dropping it closes the worker's socket of this listener.
+/// Accepts until it is told to stop, and closes its socket then; what waits in the socket's queue is taken first.
 ///
-/// Connections run as tasks of their own, each a guest of `drain`.
+/// Connections run as tasks of their own, each a guest of `drain`. Dropping the future closes the socket at once, over
+/// whatever waits in it.
 pub async fn run(
     engine: Rc<Engine>,
     census: Rc<Census>,
     name: ListenerName,
     socket: TcpListener,
     drain: Drain,
+    stop: Rc<Notify>,
 ) {
-    loop {
-        // A place before the connection: what cannot be served waits in the kernel.
-        loop {
-            let left = census.left.notified();
-            if census.open.get() < engine.snapshot().limits.connections {
-                break;
-            }
-            left.await;
-        }
-        match socket.accept().await {
-            Ok((stream, address)) => {
-                welcome(&engine, &census, &name, &drain, stream, ClientAddr(address));
-            }
-            Err(error) if is_about_one_connection(&error) => {
-                tracing::debug!(listener = %name, %error, "a connection ended before it was accepted");
-            }
-            Err(error) => {
-                tracing::warn!(listener = %name, %error, "accepting fails; trying again");
-                tokio::time::sleep(BACK_OFF).await;
-            }
-        }
+    let mut host = Host {
+        plan: engine.snapshot().listener(&name).cloned(),
+        engine,
+        census,
+        name,
+        drain,
+    };
+    tokio::select! {
+        biased;
+        () = stop.notified() => {}
+        () = host.accept(&socket) => {}
+    }
+    match socket.into_std() {
+        Ok(socket) => host.sweep(&socket),
+        Err(error) => tracing::debug!(%error, "a socket is closed unswept"),
     }
 }
 
-fn welcome(
-    engine: &Rc<Engine>,
-    census: &Rc<Census>,
-    name: &ListenerName,
-    drain: &Drain,
-    stream: TcpStream,
-    client: ClientAddr,
-) {
-    let snapshot = engine.snapshot();
-    let Some(plan) = snapshot.listener(name) else {
-        // The listener has left the config between accept and here; its drain closes the rest too.
-        return;
-    };
-    let arrival = Arrival {
-        engine: Rc::clone(engine),
-        census: Rc::clone(census),
-        plan: plan.clone(),
-        stream,
-        client,
-        guest: drain.guest(),
-    };
-    tokio::task::spawn_local(connection::serve(arrival, census.enter()));
+/// Who lets connections in.
+struct Host {
+    engine: Rc<Engine>,
+    census: Rc<Census>,
+    name: ListenerName,
+    drain: Drain,
+    /// The last one that is known: the listener may have left the config before the last of its connections.
+    plan: Option<Arc<ListenerPlan>>,
+}
+
+impl Host {
+    async fn accept(&mut self, socket: &TcpListener) {
+        loop {
+            // A place before the connection: what cannot be served waits in the kernel.
+            loop {
+                let left = self.census.left.notified();
+                if self.has_room() {
+                    break;
+                }
+                left.await;
+            }
+            match socket.accept().await {
+                Ok((stream, address)) => self.welcome(stream, ClientAddr(address)),
+                Err(error) if is_about_one_connection(&error) => {
+                    tracing::debug!(listener = %self.name, %error, "a connection ended before it was accepted");
+                }
+                Err(error) => {
+                    self.census.complain(&self.name, &error, clock::now());
+                    tokio::time::sleep(BACK_OFF).await;
+                }
+            }
+        }
+    }
+
+    /// Takes what waits in the queue: these clients are connected, and may have sent a request. Another process or worker may
+    /// take from the same queue; what is not here is there.
+    fn sweep(&mut self, socket: &StdTcpListener) {
+        for _ in 0..SWEEP_LIMIT {
+            if !self.has_room() {
+                return;
+            }
+            match socket.accept() {
+                Ok((stream, address)) => {
+                    let stream = stream.set_nonblocking(true).map(|()| stream);
+                    match stream.and_then(TcpStream::from_std) {
+                        Ok(stream) => self.welcome(stream, ClientAddr(address)),
+                        Err(error) => tracing::debug!(%error, "a connection is lost"),
+                    }
+                }
+                Err(error) if is_about_one_connection(&error) => {}
+                // The queue is empty, or the process out of descriptors.
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.census.open.get() < self.engine.snapshot().limits.connections
+    }
+
+    fn welcome(&mut self, stream: TcpStream, client: ClientAddr) {
+        let known = self.plan.as_ref();
+        if let Some(plan) = self.engine.snapshot().listener(&self.name)
+            && !known.is_some_and(|known| Arc::ptr_eq(known, plan))
+        {
+            self.plan = Some(Arc::clone(plan));
+        }
+        let Some(plan) = &self.plan else {
+            // A listener starts when its plan is in force.
+            tracing::error!(listener = %self.name, "a listener without a plan");
+            return;
+        };
+        let arrival = Arrival {
+            engine: Rc::clone(&self.engine),
+            census: Rc::clone(&self.census),
+            plan: Arc::clone(plan),
+            stream,
+            client,
+            guest: self.drain.guest(),
+        };
+        tokio::task::spawn_local(connection::serve(arrival, self.census.enter()));
+    }
 }
 
 fn is_about_one_connection(error: &io::Error) -> bool {
