@@ -134,6 +134,11 @@ impl Guest {
         self.state.phase.get()
     }
 
+    /// The phase in force.
+    pub fn phase(&self) -> Phase {
+        self.state.phase.get()
+    }
+
     /// How long one that has nothing to do stays, once the drain has begun.
     pub fn grace(&self) -> Duration {
         self.state.grace.get()

@@ -75,8 +75,13 @@ where
     let mut watch = Watch::new(&engine, &downstream, &snapshot.timeouts);
     drop(snapshot);
     let stock = Rc::clone(&engine.stock);
+    let is_leaving = downstream.guest.phase() > Phase::Open;
     let begin = move |inbound| exchange(Rc::clone(&engine), Rc::clone(&downstream), inbound);
     let mut connection = Connection::new(io, limits, stock, begin);
+    if is_leaving {
+        // A request that is here already is answered before the watch is asked.
+        connection.leave();
+    }
     // Not an async function: it would keep its arguments beside what they are moved into, in every idle connection.
     async move {
         let ended = poll_fn(|cx| {
