@@ -25,6 +25,8 @@ struct AtOnce;
 impl Reload {
     /// Drains and returns when every worker has ended.
     pub(super) async fn stop(self, mut demands: cell::Receiver<Demands>, departure: Departure) {
+        // Whoever waits for an outcome waits in vain, and may ask whoever goes on.
+        self.setup.board.end();
         let snapshot = self.writer.current();
         let timeouts = &snapshot.timeouts;
         let reopens = self.seen.reopens;

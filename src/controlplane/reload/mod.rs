@@ -29,8 +29,8 @@ use tokio::sync::{mpsc, oneshot, watch as cell};
 use tokio::time;
 
 use crate::base::clock;
-use crate::config::error::ConfigError;
 use crate::config::Config;
+use crate::config::error::ConfigError;
 use crate::controlplane::compile::Outside;
 use crate::dataplane::snapshot::{self, Writer};
 use crate::dataplane::worker::{Pulse, Workers};
@@ -182,6 +182,8 @@ pub struct Reload {
     is_handing_over: bool,
     /// A file has changed meanwhile.
     has_changed: bool,
+    /// It was told that a reload waits for that.
+    has_told: bool,
 }
 
 /// What came of an attempt that failed nowhere.
@@ -274,6 +276,7 @@ impl Reload {
             told: Vec::new(),
             is_handing_over: false,
             has_changed: false,
+            has_told: false,
         };
         Ok(Staged {
             reload,
@@ -301,7 +304,10 @@ impl Reload {
                 }
             };
             match event {
-                Event::FilesChanged if self.is_handing_over => self.has_changed = true,
+                Event::FilesChanged if self.is_handing_over => {
+                    self.has_changed = true;
+                    self.tell_wait();
+                }
                 Event::FilesChanged => self.reload(Cause::FilesChanged, &mut demands).await,
                 Event::Hangup => self.reload(Cause::Asked, &mut demands).await,
                 Event::Resolved(answers) => self.take_answers(answers),
@@ -313,6 +319,7 @@ impl Reload {
                 }
                 Event::Kept => {
                     self.is_handing_over = false;
+                    self.has_told = false;
                     if std::mem::take(&mut self.has_changed) {
                         self.reload(Cause::FilesChanged, &mut demands).await;
                     }
@@ -327,6 +334,12 @@ impl Reload {
         }
     }
 
+    fn tell_wait(&mut self) {
+        if !std::mem::replace(&mut self.has_told, true) {
+            tracing::info!("a reload waits for the end of the upgrade");
+        }
+    }
+
     /// The next event that the process demands. Dropping the future loses nothing.
     async fn demanded(&mut self, demands: &mut cell::Receiver<Demands>) -> Event {
         loop {
@@ -334,9 +347,13 @@ impl Reload {
             if now.ending > Ending::NotYet {
                 return Event::Stop;
             }
-            if now.reloads > self.seen.reloads && !self.is_handing_over {
-                self.seen.reloads = now.reloads;
-                return Event::Hangup;
+            match now.reloads > self.seen.reloads {
+                true if self.is_handing_over => self.tell_wait(),
+                true => {
+                    self.seen.reloads = now.reloads;
+                    return Event::Hangup;
+                }
+                false => {}
             }
             if now.reopens > self.seen.reopens {
                 self.seen.reopens = now.reopens;
