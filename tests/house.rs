@@ -62,6 +62,9 @@ const QUARANTINE: &[Quarantine] = &[
     in_tests_too("notify", "controlplane/reload/watch/places.rs"),
     in_tests_too("arc_swap", "dataplane/snapshot.rs"),
     in_tests_too("std::env", "cli.rs"),
+    in_tests_too("listenfd", "controlplane/process/inherit.rs"),
+    in_tests_too("command_fds", "controlplane/process/upgrade.rs"),
+    in_tests_too("sd_notify", "controlplane/process/systemd.rs"),
     in_tests_too("rustls", "dataplane/tls/"),
     in_tests_too("tokio_rustls", "dataplane/tls/"),
     in_tests_too("rustls_native_certs", "dataplane/tls/"),
@@ -548,7 +551,7 @@ fn rust_files(folder: &str) -> Vec<File> {
 fn all_files() -> Vec<File> {
     const KINDS: &[&str] = &[
         "rs", "toml", "md", "yaml", "yml", "expected", "html", "css", "js", "py", "sh", "run",
-        "justfile",
+        "justfile", "service", "socket",
     ];
     let files = files_below("").into_iter().filter(|name| {
         let last = name.rsplit('/').next().unwrap_or(name);

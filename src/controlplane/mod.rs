@@ -9,9 +9,12 @@
 //! ```
 //!
 //! [`reload`] is the one loop and its `Event` the one door to it; [`compile`] is pure; [`discovery`] and the
-//! watcher tell the loop what changed outside. All of it runs on one thread, beside the workers.
+//! watcher tell the loop what changed outside. All of it runs on one thread, beside the workers; so does [`process`], which
+//! hands the sockets to the next binary.
 
 pub mod compile;
 pub mod discovery;
 pub mod explain;
+pub mod process;
 pub mod reload;
+pub mod status;
