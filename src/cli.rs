@@ -4,8 +4,11 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
+
+use crate::base::units;
 
 /// The default of `--config`.
 pub const CONFIG: &str = "proxy.yaml";
@@ -23,10 +26,11 @@ pub struct Invocation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Run the proxy.
-    Run {
-        /// The config file.
-        config: PathBuf,
-    },
+    Run(Run),
+    /// Have a running proxy reload, and tell how that ended.
+    Reload(Which),
+    /// Have a running proxy start its binary anew and hand over to it, and tell how that ended.
+    Upgrade(Which),
     /// Tell what is wrong with a config.
     Check {
         /// The config file.
@@ -57,6 +61,34 @@ pub enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// How a proxy is run.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The config file.
+    #[arg(long, value_name = "FILE", default_value = CONFIG, value_hint = ValueHint::FilePath)]
+    pub config: PathBuf,
+    /// Where the control socket is, whatever the config says.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub socket: Option<PathBuf>,
+    /// A file to write the number of the process to, for supervisors that want one.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub pid_file: Option<PathBuf>,
+    /// How long the next process may take to be ready in an upgrade.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
+    pub upgrade_timeout: Duration,
+}
+
+/// Which running proxy is meant.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Which {
+    /// The config file that it runs [default: proxy.yaml, if it is there].
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Its control socket [default: the one in the config].
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub socket: Option<PathBuf>,
 }
 
 /// How errors are told.
@@ -96,6 +128,40 @@ pub fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// What is known of the place where the program runs, beside its arguments.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// `LISTEN_FDS`: how many descriptors were left.
+    pub listen_fds: Option<String>,
+    /// `LISTEN_PID`: to which process.
+    pub listen_pid: Option<String>,
+    /// `LISTEN_FDNAMES`: under which names.
+    pub listen_names: Option<String>,
+    /// The variable of this name: from which process.
+    pub predecessor: Option<String>,
+    /// `NOTIFY_SOCKET`: whether systemd wants to be told.
+    pub has_notify_socket: bool,
+    /// `RUNTIME_DIRECTORY`, the first of it: the folder that systemd made for the service.
+    pub runtime_folder: Option<PathBuf>,
+    /// `XDG_RUNTIME_DIR`: that of the user.
+    pub user_folder: Option<PathBuf>,
+}
+
+/// Looks around; `predecessor` is the name of the variable by which a process says who started it.
+pub fn surroundings(predecessor: &str) -> Surroundings {
+    let folder = |name| env(name).filter(|path| !path.is_empty());
+    let first = |paths: String| paths.split(':').next().map(PathBuf::from);
+    Surroundings {
+        listen_fds: env("LISTEN_FDS"),
+        listen_pid: env("LISTEN_PID"),
+        listen_names: env("LISTEN_FDNAMES"),
+        predecessor: env(predecessor),
+        has_notify_socket: env("NOTIFY_SOCKET").is_some(),
+        runtime_folder: folder("RUNTIME_DIRECTORY").and_then(first),
+        user_folder: folder("XDG_RUNTIME_DIR").map(PathBuf::from),
+    }
+}
+
 /// The completions for a shell, as text.
 pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     let mut text = Vec::new();
@@ -117,7 +183,11 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Subcommands {
     /// Run the proxy.
-    Run(ConfigFile),
+    Run(Run),
+    /// Have a running proxy reload; waits, and tells how that ended by exit status 0 or 1.
+    Reload(Which),
+    /// Have a running proxy hand over to its binary as it is now; waits, and tells how that ended by exit status 0 or 1.
+    Upgrade(Which),
     /// Tell all that is wrong with a config; exit status 0 or 1.
     Check {
         #[command(flatten)]
@@ -165,7 +235,9 @@ struct ConfigFile {
 impl From<Subcommands> for Command {
     fn from(written: Subcommands) -> Self {
         match written {
-            Subcommands::Run(ConfigFile { config }) => Self::Run { config },
+            Subcommands::Run(run) => Self::Run(run),
+            Subcommands::Reload(which) => Self::Reload(which),
+            Subcommands::Upgrade(which) => Self::Upgrade(which),
             Subcommands::Check {
                 config: ConfigFile { config },
                 format,
@@ -185,6 +257,14 @@ impl From<Subcommands> for Command {
             Subcommands::Demo => Self::Demo,
             Subcommands::Completions { shell } => Self::Completions { shell },
         }
+    }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    match units::duration(text) {
+        Ok(time) if !time.is_zero() => Ok(time),
+        Ok(_) => Err("no time at all".into()),
+        Err(error) => Err(format!("write {error}")),
     }
 }
 
@@ -210,17 +290,32 @@ mod tests {
     fn arguments_become_commands() {
         Arguments::command().debug_assert();
         let config = PathBuf::from(CONFIG);
+        let run = Run {
+            config: config.clone(),
+            socket: None,
+            pid_file: None,
+            upgrade_timeout: Duration::from_secs(30),
+        };
+        check("lockgate run", &Command::Run(run));
+        let other = Run {
+            config: "a.yaml".into(),
+            socket: Some("a.sock".into()),
+            pid_file: Some("a.pid".into()),
+            upgrade_timeout: Duration::from_millis(500),
+        };
         check(
-            "lockgate run",
-            &Command::Run {
-                config: config.clone(),
-            },
+            "lockgate run --config a.yaml --log debug --socket a.sock --pid-file a.pid --upgrade-timeout 500ms",
+            &Command::Run(other),
         );
-        let other = PathBuf::from("a.yaml");
+        let which = Which {
+            config: None,
+            socket: Some("a.sock".into()),
+        };
         check(
-            "lockgate run --config a.yaml --log debug",
-            &Command::Run { config: other },
+            "lockgate reload --socket a.sock",
+            &Command::Reload(which.clone()),
         );
+        check("lockgate upgrade --socket a.sock", &Command::Upgrade(which));
         let format = Format::Json;
         check(
             "lockgate check --format json",

@@ -62,7 +62,7 @@ impl Proxy {
     fn start(config: &str) -> Self {
         let folder = folder(config);
         let mut child = Command::new(env!("CARGO_BIN_EXE_lockgate"))
-            .arg("run")
+            .args(["run", "--socket", "admin.sock"])
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

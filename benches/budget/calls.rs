@@ -140,7 +140,7 @@ impl Proxy {
     fn start(program: &Path, folder: &TempDir) -> Self {
         let program = fs::canonicalize(program).expect("the program was built");
         let mut child = Command::new(program)
-            .arg("run")
+            .args(["run", "--socket", "admin.sock"])
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -113,7 +113,7 @@ def start(options, servers):
 def start_proxy(options, servers, proxy):
     command = {"nginx": ["nginx", "-p", servers.folder, "-c", servers.folder / "nginx.conf"],
                "haproxy": ["haproxy", "-db", "-f", "haproxy.cfg"],
-               "lockgate": [options.binary, "run", "--config", "lockgate.yaml"]}[proxy]
+               "lockgate": [options.binary, "run", "--config", "lockgate.yaml", "--socket", "admin.sock"]}[proxy]
     servers.start(proxy, servers.proxy_cpu, *command)
     servers.expect(200, 1 << 10, proxy, f"{proxy}_https", "https", "GET", "/files/1k")
 

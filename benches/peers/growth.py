@@ -138,7 +138,8 @@ def begin(options, servers, process, side):
     # JSON is YAML too.
     (servers.folder / f"{process}.yaml").write_text(json.dumps(config | side.config))
     second = options.cpus[3] if side.two_cpus else None
-    servers.start(process, servers.proxy_cpu, options.binary, "run", "--config", f"{process}.yaml", other_cpu=second)
+    servers.start(process, servers.proxy_cpu, options.binary, "run", "--config", f"{process}.yaml",
+                  "--socket", f"{process}.sock", other_cpu=second)
     host, path = ("0000.many.localhost", "/many/00000/1k") if "routes" in side.config else ("localhost", "/files/1k")
     servers.expect(200, 1 << 10, process, process, "https", "GET", path, host=host)
 

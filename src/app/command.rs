@@ -15,12 +15,17 @@ use std::process::ExitCode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{App, Options, StartError};
+use super::control::{self, Told};
+use super::{App, Options, Origin, StartError};
 use crate::base::clock;
-use crate::cli::{self, Command, Format, Invocation};
+use crate::cli::{self, Command, Format, Invocation, Run};
 use crate::config::error::{self, ConfigError};
 use crate::config::schema;
 use crate::controlplane::explain::{self, Question, Written};
+use crate::controlplane::process::handover::PREDECESSOR;
+use crate::controlplane::process::inherit::Left;
+use crate::controlplane::process::systemd;
+use crate::controlplane::process::upgrade::Launch;
 use crate::controlplane::reload;
 use crate::controlplane::reload::in_force::InForce;
 use crate::controlplane::reload::load::Environment;
@@ -32,7 +37,9 @@ use crate::telemetry;
 pub fn execute(invocation: Invocation) -> ExitCode {
     let Invocation { command, log } = invocation;
     match command {
-        Command::Run { config } => with_log(&log, || run(options(&config), || {})),
+        Command::Run(asked) => run_proxy(&asked, &log),
+        Command::Reload(which) => tell(control::reload(&which)),
+        Command::Upgrade(which) => tell(control::upgrade(&which)),
         Command::Demo => with_log(&log, run_demo),
         Command::Check { config, format } => check(&config, format),
         Command::Schema { site: false } => print(&schema::schema()),
@@ -45,6 +52,49 @@ pub fn execute(invocation: Invocation) -> ExitCode {
         } => explain(&config, &method, &url, &headers),
         Command::Completions { shell } => print(&String::from_utf8_lossy(&cli::completions(shell))),
     }
+}
+
+fn run_proxy(asked: &Run, log: &str) -> ExitCode {
+    // First of all, while the numbers of descriptors mean what they meant to whoever left them.
+    let surroundings = cli::surroundings(PREDECESSOR);
+    let left = Left {
+        count: surroundings.listen_fds.clone(),
+        pid: surroundings.listen_pid.clone(),
+        names: surroundings.listen_names.clone(),
+        predecessor: surroundings.predecessor.clone(),
+    };
+    let inheritance = match left.take() {
+        Ok(inheritance) => inheritance,
+        Err(error) => return fail(&error),
+    };
+    let mut arguments = cli::arguments();
+    let launch = arguments.next().map(|program| Launch {
+        program,
+        arguments: arguments.collect(),
+        timeout: asked.upgrade_timeout,
+    });
+    let default_socket = control::default_path(&surroundings);
+    let options = Options {
+        socket: asked.socket.clone(),
+        origin: Origin {
+            inheritance,
+            launch,
+            has_systemd: surroundings.has_notify_socket,
+            watchdog: systemd::watchdog(),
+            pid_file: asked.pid_file.clone(),
+        },
+        ..options(&asked.config)
+    };
+    with_log(log, || {
+        if default_socket.is_none() {
+            tracing::info!("no folder is known for a control socket: `admin.address` may name one");
+        }
+        let options = Options {
+            default_socket,
+            ..options
+        };
+        run(options, || {})
+    })
 }
 
 /// Runs the proxy until a signal ends it. `ready` is called once the listeners accept.
@@ -94,7 +144,7 @@ fn run_demo() -> ExitCode {
 
 /// How an app came to its end.
 enum Ended {
-    /// By a signal.
+    /// By a signal, or because another process serves in its place.
     Asked,
     /// By a panic: a bug.
     Unasked,
@@ -104,6 +154,7 @@ enum Ended {
 struct Signals {
     hangup: Signal,
     reopen: Signal,
+    upgrade: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -113,6 +164,7 @@ impl Signals {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
             reopen: signal(SignalKind::user_defined1())?,
+            upgrade: signal(SignalKind::user_defined2())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
@@ -127,11 +179,12 @@ impl Signals {
                 () = &mut ended => break,
                 _ = self.hangup.recv() => app.hang_up(),
                 _ = self.reopen.recv() => app.reopen_log(),
+                _ = self.upgrade.recv() => app.upgrade(),
                 _ = self.terminate.recv() => Self::end(app, &mut is_draining),
                 _ = self.interrupt.recv() => Self::end(app, &mut is_draining),
             }
         }
-        if is_draining {
+        if is_draining || app.has_handed_over() {
             Ended::Asked
         } else {
             Ended::Unasked
@@ -256,6 +309,18 @@ fn raise_file_limit() {
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, limit = ?limit.current, "the limit of open files stays as it is");
+    }
+}
+
+/// Says how a demand on a running process ended.
+fn tell(told: Result<Told, String>) -> ExitCode {
+    match told {
+        Ok(Told { is_good, text }) if is_good => print(&text),
+        Ok(Told { text, .. }) => {
+            say(&format!("{text}\n"));
+            ExitCode::FAILURE
+        }
+        Err(error) => fail(&error),
     }
 }
 

@@ -5,41 +5,37 @@
 //! process.
 
 pub mod command;
+mod control;
+mod plane;
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::runtime::{self, LocalOptions, LocalRuntime};
-use tokio::sync::{mpsc, watch as cell};
-use tokio::task::JoinSet;
+use tokio::sync::watch as cell;
 
-use crate::controlplane::discovery::dns;
+use crate::controlplane::admin::Control;
+use crate::controlplane::process::inherit::Inheritance;
+use crate::controlplane::process::upgrade::Launch;
 use crate::controlplane::reload::board::{Board, Figures};
-use crate::controlplane::reload::estate::Estate;
 use crate::controlplane::reload::load::Environment;
 use crate::controlplane::reload::outcome::Outcome;
-use crate::controlplane::reload::watch::{self, Pace};
-use crate::controlplane::reload::{Demands, Ending, Reload, Setup, Staged, Turns};
+use crate::controlplane::reload::watch::Pace;
+use crate::controlplane::reload::{Demands, Ending};
+use crate::controlplane::status::{Upgrade, Upgrades};
 
 pub use crate::controlplane::reload::StartError;
-
-/// Events that wait for the loop, at most; who has more waits.
-const EVENTS_LIMIT: usize = 16;
-
-/// Threads of the control plane for lookups of names, at most.
-const LOOKUP_THREADS: usize = 16;
 
 /// How long a caller waits for a reload that it asked for.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What an [`App`] is started with.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Options {
     /// The config file.
     pub config: PathBuf,
@@ -47,15 +43,39 @@ pub struct Options {
     pub environment: Environment,
     /// How patiently files are watched.
     pub pace: Pace,
+    /// Where the control socket is, whatever the config says.
+    pub socket: Option<PathBuf>,
+    /// Where it is if the config does not say; `None` is nowhere.
+    pub default_socket: Option<PathBuf>,
+    /// Where the process comes from.
+    pub origin: Origin,
+}
+
+/// Where a process comes from, and who has to know of it. An app that is not alone in its process leaves it empty.
+#[derive(Debug, Default)]
+pub struct Origin {
+    /// What was left to it.
+    pub inheritance: Inheritance,
+    /// How it was started, and so how the next one is.
+    pub launch: Option<Launch>,
+    /// Whether systemd wants to be told.
+    pub has_systemd: bool,
+    /// The interval at which systemd wants a sign of life.
+    pub watchdog: Option<Duration>,
+    /// The file that has its number.
+    pub pid_file: Option<PathBuf>,
 }
 
 impl Options {
-    /// A config file, an empty environment and the usual pace.
+    /// A config file, an empty environment, the usual pace, no control socket but that of the config.
     pub fn new(config: impl Into<PathBuf>) -> Self {
         Self {
             config: config.into(),
             environment: Environment::new(|_| None),
             pace: Pace::default(),
+            socket: None,
+            default_socket: None,
+            origin: Origin::default(),
         }
     }
 }
@@ -65,6 +85,7 @@ impl Options {
 pub struct App {
     demands: cell::Sender<Demands>,
     board: Arc<Board>,
+    upgrades: cell::Receiver<Upgrades>,
     ended: cell::Receiver<()>,
     control: Option<JoinHandle<()>>,
 }
@@ -75,15 +96,22 @@ impl App {
     /// # Errors
     /// Everything that is wrong with the config, or what the system refused. Nothing runs then.
     pub fn start(options: Options) -> Result<Self, StartError> {
-        let (demands, demanded) = cell::channel(Demands::default());
+        let (demands, _) = cell::channel(Demands::default());
+        let (upgraded, upgrades) = cell::channel(Upgrades::default());
         let (ender, ended) = cell::channel(());
         let (starter, started) = sync_channel(1);
         let board = Arc::new(Board::default());
+        let control = Control {
+            demands: demands.clone(),
+            board: Arc::clone(&board),
+            upgrades: upgrades.clone(),
+            config: options.config.clone(),
+        };
         let shown = Arc::clone(&board);
         let control = thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || {
-                control(options, &shown, demanded, &starter);
+                plane::run(options, control, upgraded, &starter);
                 shown.end();
                 drop(ender);
             })
@@ -104,6 +132,7 @@ impl App {
         Ok(Self {
             demands,
             board,
+            upgrades,
             ended,
             control: Some(control),
         })
@@ -159,6 +188,17 @@ impl App {
         self.demands.send_modify(|demands| demands.reopens += 1);
     }
 
+    /// Asks for another process to go on in place of this one, and does not wait.
+    pub fn upgrade(&self) {
+        self.demands.send_modify(|demands| demands.upgrades += 1);
+    }
+
+    /// Whether another process serves in place of this one.
+    pub fn has_handed_over(&self) -> bool {
+        let upgrades = self.upgrades.borrow();
+        matches!(upgrades.last, Some(Upgrade::HandedOver { .. }))
+    }
+
     /// Begins the drain and does not wait.
     pub fn drain(&self) {
         self.end(Ending::Drain);
@@ -201,57 +241,6 @@ impl Drop for App {
         self.close();
         self.join();
     }
-}
-
-/// The control thread, from its first to its last moment.
-fn control(
-    options: Options,
-    board: &Arc<Board>,
-    demands: cell::Receiver<Demands>,
-    starter: &SyncSender<Result<(), StartError>>,
-) {
-    let tell = |started| {
-        // The caller waits for this one message; if it is gone, so is the sense of telling.
-        let _ = starter.send(started);
-    };
-    let runtime = match control_runtime() {
-        Ok(runtime) => runtime,
-        Err(error) => return tell(Err(StartError::System(error))),
-    };
-    runtime.block_on(async {
-        let (events, told) = mpsc::channel(EVENTS_LIMIT);
-        let (wanted, asked) = mpsc::channel(1);
-        // Ends its tasks when it is dropped, at the end of this block.
-        let mut tasks = JoinSet::new();
-        tasks.spawn_local(dns::run(asked, events.clone()));
-        let setup = Setup {
-            config: options.config,
-            environment: options.environment,
-            settle: options.pace.settle,
-            wanted,
-            board: Arc::clone(board),
-            turns: cell::channel(Turns::default()).0,
-            estate: Estate::default(),
-        };
-        match Reload::prepare(setup).await.map(Staged::begin) {
-            Ok((reload, watched)) => {
-                tasks.spawn_local(watch::run(watched, events, options.pace));
-                tell(Ok(()));
-                reload.run(told, demands).await;
-            }
-            Err(error) => tell(Err(error)),
-        }
-    });
-    // A lookup that hangs in the system's resolver keeps nobody.
-    runtime.shutdown_background();
-}
-
-fn control_runtime() -> io::Result<LocalRuntime> {
-    runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(LOOKUP_THREADS)
-        .thread_name("lookup")
-        .build_local(LocalOptions::default())
 }
 
 #[cfg(test)]

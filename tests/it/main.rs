@@ -24,6 +24,7 @@ mod headers;
 mod hostile;
 mod limits;
 mod pools;
+mod process;
 mod protocols;
 mod reload;
 mod routing;

@@ -42,7 +42,8 @@ impl Proxy {
     /// Starts in a folder that has the certificates; the config has the listeners `web` and `plain`.
     pub(crate) fn start_in(folder: TempDir, config: &str) -> Self {
         fs::write(folder.path().join("proxy.yaml"), config).unwrap();
-        let mut process = Running::start(binary(), ["run"], folder.path());
+        let mut process =
+            Running::start(binary(), ["run", "--socket", "admin.sock"], folder.path());
         process.says(&["ready", "version=1"]);
         let (web, plain) = (listens(&mut process, "web"), listens(&mut process, "plain"));
         Self {

@@ -1,6 +1,8 @@
 //! HTTP/1 clients that send exactly the bytes they are told to, in the clear and over TLS.
 
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
@@ -38,6 +40,15 @@ impl Client {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         Wire::tls_client(stream, config, name).map(|wire| Self { wire })
+    }
+
+    /// Connects to a unix socket.
+    #[track_caller]
+    pub fn unix(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).unwrap();
+        Self {
+            wire: Wire::new(Transport::Unix(stream)),
+        }
     }
 
     /// Sends bytes; `false` when the proxy takes no more.

@@ -9,6 +9,7 @@ pub mod client;
 pub mod config;
 pub mod expect;
 pub mod h2;
+pub mod process;
 pub mod proxy;
 pub mod wire;
 
