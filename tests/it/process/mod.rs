@@ -1,5 +1,6 @@
-//! The program as a process among others: upgrades, the control socket, and what may go wrong around it.
+//! The program as a process among others: upgrades, the control socket, systemd, and what may go wrong around it.
 
 mod control;
 mod faults;
+mod systemd;
 mod upgrade;
