@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{spawn_local, yield_now};
 use tokio_rustls::TlsConnector;
 
@@ -143,7 +143,9 @@ async fn serve(snapshot: Snapshot) -> (SocketAddr, Drain) {
     let socket = socket.expect("loopback has a port for us");
     let address = socket.local_addr().expect("it is bound");
     let drain = Drain::default();
-    spawn_local(accept::run(engine, census, name, socket, drain.clone()));
+    let never = Rc::new(Notify::new());
+    let accepting = accept::run(engine, census, name, socket, drain.clone(), never);
+    spawn_local(accepting);
     (address, drain)
 }
 
