@@ -259,10 +259,11 @@ impl Next {
     }
 
     async fn until_ready(&mut self) -> Result<String, String> {
-        // How it ended says more than that it does not listen.
-        self.send_state().await.map_err(|_| HUNG_UP.to_owned())?;
+        // What it said, or how it ended, says more than that it does not listen.
+        let sent = self.send_state().await;
         match self.hear().await? {
-            Word::Ready { version } => Ok(version),
+            Word::Ready { version } if sent.is_ok() => Ok(version),
+            Word::Ready { .. } => Err(HUNG_UP.to_owned()),
             other => Err(unexpected(&other)),
         }
     }
