@@ -1,4 +1,4 @@
-//! What callers of the control socket are answered: readiness as text, all else as JSON.
+//! What callers of the control socket are answered: readiness and metrics as text, all else as JSON.
 
 use std::convert::Infallible;
 use std::fs;
@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use super::Control;
+use super::metrics::{self, Scrape};
 use crate::controlplane::reload::Ending;
 use crate::controlplane::reload::outcome::{Outcome, Verdict};
 use crate::controlplane::status::Upgrade;
@@ -37,7 +38,7 @@ pub(super) async fn answer(
     let (read, write) = (&[Method::GET, Method::HEAD][..], &[Method::POST][..]);
     let path = request.uri().path();
     let allowed = match path {
-        "/-/ready" | "/-/healthy" => read,
+        "/-/ready" | "/-/healthy" | "/metrics" => read,
         "/reload" | "/upgrade" => write,
         _ => {
             return Ok(failure(
@@ -61,6 +62,7 @@ pub(super) async fn answer(
     Ok(match path {
         "/-/healthy" => text(StatusCode::OK, "healthy\n"),
         "/-/ready" => ready(&control),
+        "/metrics" => metrics(&control),
         "/reload" => reload(&control).await,
         _ => upgrade(&control).await,
     })
@@ -84,6 +86,19 @@ fn ready(control: &Control) -> Answer {
         Ending::NotYet => text(StatusCode::OK, "ready\n"),
         Ending::Drain | Ending::Close => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
     }
+}
+
+fn metrics(control: &Control) -> Answer {
+    let latest = control.board.latest();
+    let scrape = Scrape {
+        figures: &control.board.figures(),
+        ailing: latest.as_ref().map_or(&[][..], |outcome| &outcome.sites),
+    };
+    respond(
+        StatusCode::OK,
+        metrics::MEDIA_TYPE,
+        scrape.to_string().into(),
+    )
 }
 
 async fn reload(control: &Control) -> Answer {

@@ -5,6 +5,7 @@
 //! to the file of the socket, which is the owner's alone; others are turned away even if its mode was changed.
 
 mod answer;
+mod metrics;
 pub mod socket;
 
 use std::io;

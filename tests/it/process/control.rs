@@ -57,6 +57,16 @@ fn a_reload_waits_tells_its_outcome_and_has_a_status() {
             assert!(told.text.contains(words), "{words}: {told:?}");
         }
         assert_eq!(process.get("/"), "two");
+
+        let (status, metrics) = get(&process.file("admin.sock"), "/metrics");
+        assert_eq!(status, 200);
+        for sample in [
+            "lockgate_config_version 2\n",
+            "lockgate_config_last_reload_success 0\n",
+            "lockgate_config_reloads_total{cause=\"asked\",outcome=\"rejected\"} 1\n",
+        ] {
+            assert!(metrics.contains(sample), "{sample}: {metrics}");
+        }
     });
 }
 

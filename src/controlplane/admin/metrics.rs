@@ -1,0 +1,146 @@
+//! What the control plane counts of itself, in the text format of Prometheus (version 0.0.4).
+
+use std::fmt::{self, Write as _};
+use std::time::SystemTime;
+
+use crate::controlplane::reload::board::Figures;
+use crate::controlplane::reload::outcome::{Ailing, Ails};
+
+/// The media type of the format.
+pub(super) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What a scrape gets: the figures of the config, and the sites that are not in force as they are written.
+pub(super) struct Scrape<'a> {
+    pub(super) figures: &'a Figures,
+    pub(super) ailing: &'a [Ailing],
+}
+
+impl fmt::Display for Scrape<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let figures = self.figures;
+        let name = "lockgate_config_version";
+        family(out, name, "gauge", "The version of the config in force.")?;
+        writeln!(out, "{name} {}", figures.version)?;
+        let name = "lockgate_config_last_reload_success";
+        let help = "Whether the last reload, or the start, put all that was written in force.";
+        family(out, name, "gauge", help)?;
+        writeln!(out, "{name} {}", u8::from(figures.is_good))?;
+        if let Some(at) = figures.last_good {
+            let name = "lockgate_config_last_reload_success_timestamp_seconds";
+            family(out, name, "gauge", "When one last did, in Unix time.")?;
+            let since = at.duration_since(SystemTime::UNIX_EPOCH);
+            writeln!(out, "{name} {}", since.unwrap_or_default().as_secs_f64())?;
+        }
+        let name = "lockgate_config_last_reload_seconds";
+        family(out, name, "gauge", "How long the last one took.")?;
+        writeln!(out, "{name} {}", figures.took.as_secs_f64())?;
+        let name = "lockgate_config_reloads_total";
+        let help =
+            "Attempts to put a config in force, by what caused them and what became of them.";
+        family(out, name, "counter", help)?;
+        for ((cause, outcome), count) in &figures.attempts {
+            writeln!(
+                out,
+                "{name}{{cause=\"{cause}\",outcome=\"{outcome}\"}} {count}"
+            )?;
+        }
+        let name = "lockgate_config_snapshots";
+        let help = "Versions in memory: the one in force, and those that exchanges still hold.";
+        family(out, name, "gauge", help)?;
+        writeln!(out, "{name} {}", figures.snapshots)?;
+        let name = "lockgate_site_frozen";
+        let help = "A site that is wrong as it is written: its last good version is in force.";
+        self.sites(out, name, help, Ails::Frozen)?;
+        let name = "lockgate_site_left_out";
+        let help = "A site that never was good: its requests get 503.";
+        self.sites(out, name, help, Ails::LeftOut)
+    }
+}
+
+impl Scrape<'_> {
+    /// One gauge a site in this state, and none for those that are well.
+    fn sites(
+        &self,
+        out: &mut fmt::Formatter<'_>,
+        name: &str,
+        help: &str,
+        state: Ails,
+    ) -> fmt::Result {
+        family(out, name, "gauge", help)?;
+        for ailing in self.ailing.iter().filter(|ailing| ailing.state == state) {
+            write!(out, "{name}{{site=\"")?;
+            for letter in ailing.site.as_str().chars() {
+                match letter {
+                    '\\' => out.write_str("\\\\")?,
+                    '"' => out.write_str("\\\"")?,
+                    '\n' => out.write_str("\\n")?,
+                    other => out.write_char(other)?,
+                }
+            }
+            writeln!(out, "\"}} 1")?;
+        }
+        Ok(())
+    }
+}
+
+fn family(out: &mut fmt::Formatter<'_>, name: &str, kind: &str, help: &str) -> fmt::Result {
+    writeln!(out, "# HELP {name} {help}")?;
+    writeln!(out, "# TYPE {name} {kind}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::controlplane::reload::outcome::Cause;
+
+    #[test]
+    fn figures_and_sites_are_told_in_the_format_of_prometheus() {
+        let figures = Figures {
+            version: 3,
+            attempts: [
+                ((Cause::Start, "changed"), 1),
+                ((Cause::FilesChanged, "rejected"), 2),
+            ]
+            .into(),
+            is_good: false,
+            last_good: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1500)),
+            took: Duration::from_millis(20),
+            snapshots: 2,
+        };
+        let site = |site: &str, state| Ailing {
+            site: site.into(),
+            file: "sites/a.yaml".into(),
+            state,
+            errors: Vec::new(),
+        };
+        let ailing = [
+            site("a\\\"b", Ails::Frozen),
+            site("shop", Ails::LeftOut),
+            site("blog", Ails::Frozen),
+        ];
+        let scrape = Scrape {
+            figures: &figures,
+            ailing: &ailing,
+        };
+        let told = scrape.to_string();
+        let (comments, samples): (Vec<_>, Vec<_>) =
+            told.lines().partition(|line| line.starts_with('#'));
+        let expected = [
+            "lockgate_config_version 3",
+            "lockgate_config_last_reload_success 0",
+            "lockgate_config_last_reload_success_timestamp_seconds 1.5",
+            "lockgate_config_last_reload_seconds 0.02",
+            "lockgate_config_reloads_total{cause=\"start\",outcome=\"changed\"} 1",
+            "lockgate_config_reloads_total{cause=\"files_changed\",outcome=\"rejected\"} 2",
+            "lockgate_config_snapshots 2",
+            "lockgate_site_frozen{site=\"a\\\\\\\"b\"} 1",
+            "lockgate_site_frozen{site=\"blog\"} 1",
+            "lockgate_site_left_out{site=\"shop\"} 1",
+        ];
+        assert_eq!(samples, expected);
+        assert_eq!(comments.len(), 2 * 8);
+        assert!(told.ends_with('\n'));
+    }
+}
