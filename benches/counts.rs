@@ -88,6 +88,7 @@ fn access_log(piece: Piece) -> Piece {
 #[library_benchmark]
 #[bench::parse_10000(args = (10_000), setup = pieces::config_parse)]
 #[bench::compile_10000(args = (10_000), setup = pieces::config_compile)]
+#[bench::recompile_10000(args = (10_000), setup = pieces::config_recompile)]
 fn config(mut piece: Piece) -> Piece {
     piece();
     piece

@@ -57,6 +57,9 @@ fn main() {
         time(&mut criterion, "config/compile", routes, || {
             pieces::config_compile(routes)
         });
+        time(&mut criterion, "config/recompile", routes, || {
+            pieces::config_recompile(routes)
+        });
     }
     criterion.final_summary();
 }

@@ -2,7 +2,7 @@
 
 use lockgate::base::clock;
 use lockgate::config::{Config, error::Source, parse};
-use lockgate::controlplane::compile::{Answers, Compiler, Files, Outside};
+use lockgate::controlplane::compile::{Answers, Compiler, Files, Outside, Previous};
 use lockgate::dataplane::snapshot::Snapshot;
 
 /// A config as workers read it. It may not name files or hosts.
@@ -18,12 +18,22 @@ pub fn parse(source: &Source) -> Config {
 
 /// From checked values, and the files that they name, to what workers read.
 pub fn compile(config: &Config, source: &Source, files: &Files) -> Snapshot {
+    compile_after(None, config, source, files)
+}
+
+/// The same, beside the version in force.
+pub fn compile_after(
+    previous: Option<&Previous<'_>>,
+    config: &Config,
+    source: &Source,
+    files: &Files,
+) -> Snapshot {
     let answers = Answers::new();
     let outside = Outside {
         answers: &answers,
         now: clock::wall(),
     };
-    let compiler = Compiler::new(outside, None);
+    let compiler = Compiler::new(outside, previous);
     let main = compiler.main(config, source, files);
     let main = main.expect("the config names no hosts, and its files are good");
     compiler.snapshot(config, main, Vec::new())

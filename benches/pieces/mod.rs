@@ -1,4 +1,4 @@
-//! The small steps that every request takes, and the two that every config takes, each ready to be done again and
+//! The small steps that every request takes, and those that every config takes, each ready to be done again and
 //! again.
 //!
 //! `micro.rs` asks how long they take, `counts.rs` how many instructions: both of the same thing. The rules that
@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 
 use lockgate::base::{addr::EndpointAddr, clock, path::normal_path};
 use lockgate::config::error::Source;
+use lockgate::controlplane::compile::{Files, Previous};
 use lockgate::dataplane::filter::{self, Filter, FilterInvalid};
 use lockgate::dataplane::http::framing::{Limits, Scanner};
 use lockgate::dataplane::http::headers;
@@ -228,10 +229,29 @@ pub fn config_compile(routes: usize) -> Piece {
     let source = Source::new("proxy.yaml", &config_text(routes));
     let config = configs::parse(&source);
     Box::new(move || {
-        black_box(configs::compile(
-            black_box(&config),
+        black_box(configs::compile(black_box(&config), &source, &Files::new()));
+    })
+}
+
+/// The same beside a version in force that differs in one route: what a reload does.
+pub fn config_recompile(routes: usize) -> Piece {
+    let text = config_text(routes);
+    let source = Source::new("proxy.yaml", &text);
+    let before = configs::parse(&source);
+    let snapshot = configs::compile(&before, &source, &Files::new());
+    let source = Source::new("proxy.yaml", &text.replacen("/v1", "/v2", 1));
+    let after = configs::parse(&source);
+    Box::new(move || {
+        let previous = Previous {
+            snapshot: &snapshot,
+            routes: before.routes.iter().collect(),
+        };
+        let (previous, after) = black_box((Some(&previous), &after));
+        black_box(configs::compile_after(
+            previous,
+            after,
             &source,
-            &Default::default(),
+            &Files::new(),
         ));
     })
 }

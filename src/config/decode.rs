@@ -5,6 +5,7 @@
 //! notes the problem and goes on.
 
 use std::collections::HashSet;
+use std::fmt;
 
 use super::error::Problem;
 use super::node::{Key, Node, Place, Value};
@@ -99,13 +100,22 @@ pub(crate) enum Need {
 pub(crate) struct Written {
     /// Where it is.
     pub(crate) place: Place,
-    /// The keys, those with bad values included.
-    pub(crate) keys: Vec<&'static str>,
+    section: &'static Section,
+    /// A bit for each of the section's keys, those with bad values included.
+    seen: u64,
 }
 
 impl Written {
     pub(crate) fn has(&self, key: &str) -> bool {
-        self.keys.contains(&key)
+        let rule = self.section.rule(key);
+        rule.is_some_and(|rule| self.seen & 1 << rule != 0)
+    }
+
+    /// Notes that a key is there; whether it was not before.
+    fn note(&mut self, rule: usize) -> bool {
+        let before = self.seen;
+        self.seen |= 1 << rule;
+        self.seen != before
     }
 }
 
@@ -168,7 +178,7 @@ impl Decoder {
     pub(crate) fn section<'n>(
         &mut self,
         node: &'n Node,
-        section: &Section,
+        section: &'static Section,
     ) -> Option<(&'n [(Key, Node)], Written)> {
         let Value::Map(entries) = &node.value else {
             self.expected(
@@ -178,12 +188,23 @@ impl Decoder {
             );
             return None;
         };
-        let mut seen = HashSet::new();
+        let mut written = Written {
+            place: node.place,
+            section,
+            seen: 0,
+        };
+        // Of a file that is right it stays empty, and costs nothing.
+        let mut unknown = HashSet::new();
         let mut meant = Vec::new();
         for (key, _) in entries {
-            if !seen.insert(key.name.as_str()) {
+            let rule = section.rule(&key.name);
+            let is_new = match rule {
+                Some(rule) => written.note(rule),
+                None => unknown.insert(key.name.as_str()),
+            };
+            if !is_new {
                 self.duplicate(key);
-            } else if !section.keys.iter().any(|rule| rule.name == key.name) {
+            } else if rule.is_none() {
                 let names = section.keys.iter().map(|rule| rule.name);
                 meant.extend(nearest(&key.name, names.clone()));
                 let help = self.suggest(&key.name, "keys here are", names);
@@ -192,26 +213,22 @@ impl Decoder {
         }
         for rule in section.keys {
             // A key that is misspelt is not missing as well.
-            let is_there = seen.contains(rule.name) || meant.contains(&rule.name);
-            if matches!(rule.need, Need::Required) && !is_there {
+            let is_there = || written.has(rule.name) || meant.contains(&rule.name);
+            if matches!(rule.need, Need::Required) && !is_there() {
                 let message = format!("the {} has no `{}`", section.name, rule.name);
                 let help = format!("add `{}`: {}", rule.name, rule.summary());
                 self.problem(node.place, message, help);
             }
         }
-        if section.form == Form::OneKey && seen.len() != 1 {
+        let count = written.seen.count_ones() as usize + unknown.len();
+        if section.form == Form::OneKey && count != 1 {
             let message = format!("a {} has exactly one key", section.name);
-            let help = match seen.len() {
+            let help = match count {
                 0 => section.usage(),
                 _ => format!("keep one; {}", section.usage()),
             };
             self.problem(node.place, message, help);
         }
-        let names = section.keys.iter().map(|rule| rule.name);
-        let written = Written {
-            place: node.place,
-            keys: names.filter(|name| seen.contains(name)).collect(),
-        };
         Some((entries, written))
     }
 
@@ -252,7 +269,18 @@ impl Decoder {
     }
 }
 
+impl fmt::Debug for Section {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name)
+    }
+}
+
 impl Section {
+    /// The number of a key among its own: they are few, and fit into the bits of a word.
+    fn rule(&self, name: &str) -> Option<usize> {
+        self.keys.iter().position(|rule| rule.name == name)
+    }
+
     fn usage(&self) -> String {
         let names = self.keys.iter().map(|rule| rule.name);
         match self.form {
@@ -303,7 +331,7 @@ macro_rules! section {
 
         impl $name {
             /// The definition.
-            pub(crate) const SECTION: &Section = &Section {
+            pub(crate) const SECTION: &'static Section = &Section {
                 name: $shown,
                 doc: concat!($($doc),+),
                 form: Form::$form,
@@ -315,6 +343,8 @@ macro_rules! section {
                 },)+],
             };
         }
+
+        const _: () = assert!($name::SECTION.keys.len() <= u64::BITS as usize);
 
         impl Kind for $name {
             fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {

@@ -13,7 +13,7 @@ pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub(crate) fn fill(node: &mut Node, lookup: Lookup<'_>, problems: &mut Vec<Problem>) {
     match &mut node.value {
         Value::Text(text) => {
-            if !text.contains("${") {
+            if memchr::memchr(b'$', text.as_bytes()).is_none() || !text.contains("${") {
                 return;
             }
             match filled(text, lookup) {

@@ -1,7 +1,8 @@
 //! The kinds that any config language has: flags, whole numbers, texts, lists, maps from names.
 
-use std::collections::HashSet;
 use std::hash::Hash;
+
+use foldhash::{HashSet, HashSetExt};
 
 use super::decode::{At, Decoder, Kind, Shape};
 use super::node::{Node, Value};
@@ -18,12 +19,10 @@ impl<T: Kind> Kind for Vec<At<T>> {
             );
             return None;
         };
-        Some(
-            items
-                .iter()
-                .filter_map(|item| decoder.value(item))
-                .collect(),
-        )
+        // A route as it is written is large: a list that grows would move each several times.
+        let mut values = Self::with_capacity(items.len());
+        values.extend(items.iter().filter_map(|item| decoder.value(item)));
+        Some(values)
     }
 
     fn shape() -> Shape {
@@ -91,7 +90,7 @@ impl<N: Text + Eq + Hash + Clone, T: Kind> Kind for Named<N, T> {
             return None;
         };
         let mut seen = HashSet::new();
-        let mut pairs = Vec::new();
+        let mut pairs = Vec::with_capacity(entries.len());
         for (key, value) in entries {
             let value = decoder.value(value);
             let name = match N::read(&key.name) {

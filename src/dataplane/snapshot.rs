@@ -5,7 +5,6 @@
 //! The only file that knows arc_swap.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -14,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
+use foldhash::HashSet;
 use ipnet::IpNet;
 
 use crate::base::addr::ListenAddr;

@@ -8,9 +8,10 @@ mod listener;
 mod pool;
 mod route;
 
-use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+
+use foldhash::HashSet;
 
 use super::decode::{At, Decoder, Written};
 use super::include::Pattern;

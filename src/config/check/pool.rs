@@ -1,7 +1,8 @@
 //! Rules of pools: endpoints differ, somebody has weight, TLS knows whom to verify.
 
-use std::collections::HashMap;
 use std::time::Duration;
+
+use foldhash::{HashMap, HashMapExt};
 
 use super::{Folder, listener, to_u32};
 use crate::base::addr::EndpointTarget;

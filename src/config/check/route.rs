@@ -1,6 +1,6 @@
 //! Rules of routes: one action each, pools that exist, names that differ, paths that may come.
 
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 
 use super::{KnownPools, filter};
 use crate::base::name::RouteName;
@@ -21,7 +21,7 @@ pub(super) fn check(
     decoder: &mut Decoder,
 ) -> Vec<Route> {
     let mut names = Names::of(written, decoder);
-    let mut routes = Vec::new();
+    let mut routes = Vec::with_capacity(written.len());
     for at in written {
         let keys = &at.value;
         let matches = keys.matches.as_ref();

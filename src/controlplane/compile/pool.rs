@@ -4,9 +4,10 @@
 //! its count of exchanges and its idle connections. A pool whose members and settings are the same is that very
 //! pool.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt};
 
 use super::listener::Unread;
 use super::{Errors, Materials};

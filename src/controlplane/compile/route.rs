@@ -3,9 +3,9 @@
 //! A route that says the same as before and leads to the same pool is that very route; one that changed keeps the
 //! filters that did not, and a condition that did not change is not read again.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt};
 use http::{HeaderName, Method};
 
 use super::{Errors, Previous};

@@ -2,12 +2,12 @@
 //!
 //! The loop makes one for each attempt, and shows it on the `board`.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use foldhash::{HashMap, HashMapExt, HashSet};
 use serde_json::{Value, json};
 
 use super::in_force::InForce;
