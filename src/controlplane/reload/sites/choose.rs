@@ -4,8 +4,9 @@
 //! or claims a host and path that is taken, is frozen: it stays at its last good version, without what others have
 //! claimed meanwhile. One that never was good is left out, and what it seems to answer for ends in a fault.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
 use super::super::load::{Broken, Candidate, LoadedSite, MainFile, SiteFile};
 use super::{Standing, Taken};
