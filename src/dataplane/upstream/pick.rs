@@ -22,8 +22,8 @@ const LOOKS: usize = 32;
 pub enum Picker {
     /// Each in turn, by weight, smoothly.
     RoundRobin(Schedule),
-    /// The one with the fewest exchanges in flight for its weight; among equals each in turn. Of more than
-    /// [`LOOKS`], as many are held against each other at a time, beginning with the one whose turn it is.
+    /// The one with the fewest exchanges in flight for its weight; among equals each in turn. Of more than 32 as many are
+    /// held against each other at a time, beginning with the one whose turn it is.
     LeastConnections(Schedule),
 }
 
