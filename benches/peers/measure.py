@@ -1,5 +1,6 @@
 """What a proxy spends while a load runs: processor time from /proc, requests counted where they arrive."""
 
+import contextlib
 import math
 import os
 import pathlib
@@ -120,11 +121,38 @@ def thread_times(root):
 
 def stolen(cpus):
     """Seconds that the host of a virtual machine took from these CPUs."""
+    return sum(counts[7] for counts in counters(cpus)) / TICKS
+
+
+def worked(cpus):
+    """Seconds that these CPUs were not idle, for whomever."""
+    # Without those that were idle and waited for a disk, and without guests, which are counted before.
+    return sum(sum(counts[:8]) - counts[3] - counts[4] for counts in counters(cpus)) / TICKS
+
+
+def counters(cpus):
+    """What the kernel counts of each of these CPUs (proc(5), /proc/stat)."""
     lines = [line.split() for line in pathlib.Path("/proc/stat").read_text().splitlines()]
-    return sum(int(counts[7]) for name, *counts in lines if name in {f"cpu{cpu}" for cpu in cpus}) / TICKS
+    return [list(map(int, counts)) for name, *counts in lines if name in {f"cpu{cpu}" for cpu in cpus}]
 
 
 def memory(root):
     """Bytes of a process and its descendants. What they share is counted once."""
-    return sum(1024 * int(re.search(r"^Pss:\s+(\d+)", pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)[1])
-               for pid in family(root))
+    total = 0
+    for pid in family(root):
+        # It may have ended meanwhile, or waits to be buried and holds nothing.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            rollup = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+            total += 1024 * int(re.search(r"^Pss:\s+(\d+)", rollup, re.M)[1])
+    return total
+
+
+def spent(root):
+    """CPU seconds of a process and its descendants, with those that ended and were waited for."""
+    ticks = 0
+    for pid in family(root):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            # Behind the name, which may have spaces: utime, stime, cutime and cstime (proc(5), fields 14 to 17).
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+    return ticks / TICKS

@@ -11,29 +11,40 @@ import subprocess
 import sys
 
 PROXIES = {"nginx": "nginx", "haproxy": "HAProxy", "lockgate": "Lockgate"}
+QUICK = "**These are no figures to keep:** quick runs only show whether it works."
 
 
 def conditions(options, also, programs, before, figures):
     """When, on what and how it was measured, and what else the machine did. `also` has settings of one command,
     `programs` what ran by its name."""
-    processor = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
-    proxy, load, origin = (*options.cpus, options.cpus[1])[:3]
     taken = {f"{name} ({which})": max(values(rounds, "waited") + values(rounds, "stolen"))
              for name, of in figures.items() for which, rounds in of.items()}
     disturbed = [name for name, part in taken.items() if part > 0.1]
     text = [
-        f"{datetime.date.today()}: {processor[1] if processor else platform.machine()}, {os.cpu_count()} CPUs, Linux "
-        f"{platform.release()}; " + ", ".join(version(*program) for program in programs.items()) + ".",
+        machine(programs),
         f"Rounds of {options.seconds} s each: {options.rounds}; medians, and in brackets the least and the most. "
-        + " ".join(f"{one}." for one in [f"Proxies on CPU {proxy}, load on {load}, origin on {origin}", *also]),
+        + " ".join(f"{one}." for one in [places(options), *also]),
         f"Load average before the start: {before:.1f}. The most that others, or the host of a virtual machine, took of "
         f"the proxy's CPU in a measurement: {max(taken.values(), default=0):.0%}."]
     if options.quick:
-        text.append("**These are no figures to keep:** quick runs only show whether it works.")
+        text.append(QUICK)
     elif disturbed:
         named = ", ".join(disturbed) if len(disturbed) <= 6 else f"{len(disturbed)} of {len(taken)} measured"
         text.append(f"**The machine had other work**, and these are no figures to keep: {named}.")
     return "\n\n".join(text)
+
+
+def machine(programs):
+    """The day, the machine and the versions."""
+    processor = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    return (f"{datetime.date.today()}: {processor[1] if processor else platform.machine()}, {os.cpu_count()} CPUs, "
+            f"Linux {platform.release()}; " + ", ".join(version(*program) for program in programs.items()) + ".")
+
+
+def places(options):
+    """Which CPU has what."""
+    proxy, load, origin = (*options.cpus, options.cpus[1])[:3]
+    return f"Proxies on CPU {proxy}, load on {load}, origin on {origin}"
 
 
 def version(name, program):

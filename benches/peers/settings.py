@@ -1,4 +1,4 @@
-"""What both commands are asked and need: their options, the programs, the CPUs and the number of open files."""
+"""What all commands are asked and need: their options, the programs, the CPUs and the number of open files."""
 
 import argparse
 import os
@@ -11,19 +11,22 @@ PACKAGES = {"nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk", "h2load"
             "openssl": "openssl", "taskset": "util-linux", "setpriv": "util-linux"}
 
 
-def parser(description, names):
+def parser(description, names, seconds=5, rounds=5):
+    """The options that commands have in common. One without rounds measures everything once."""
     root = pathlib.Path(__file__).resolve().parents[2]
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--binary", type=pathlib.Path, default=root / "target/release/lockgate",
                         help="the Lockgate to measure, default target/release/lockgate")
-    parser.add_argument("--rounds", type=positive, default=5, help="default 5")
-    parser.add_argument("--seconds", type=positive, default=5, help="length of one measurement, default 5")
+    if rounds:
+        parser.add_argument("--rounds", type=positive, default=rounds, help=f"default {rounds}")
+    parser.add_argument("--seconds", type=positive, default=seconds,
+                        help=f"length of one measurement, default {seconds}")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, default=names,
                         help="of " + ", ".join(names))
     parser.add_argument("--cpus", nargs="+", type=int, metavar="CPU", default=cpus(),
                         help="the proxies', the load's, the origin's, one for a second worker; the first two are a "
                         "must, and one may be named twice")
-    parser.add_argument("--quick", action="store_true", help="one round of a second: whether it works, no figures")
+    parser.add_argument("--quick", action="store_true", help="as short as can be: whether it works, no figures")
     return parser
 
 

@@ -1,4 +1,4 @@
-//! `benches/peers`, the comparison with nginx and HAProxy: that it measures, and what it does when it cannot.
+//! `benches/peers`, the comparisons with other proxies: that they measure, and what they do when they cannot.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -52,6 +52,27 @@ fn growth_prints_what_more_of_each_thing_costs() {
             "{table}"
         );
     }
+}
+
+#[test]
+fn reloads_print_what_each_proxy_loses_and_lockgate_loses_nothing() {
+    let table = quick("reloads.py", &binary(), &["--caddy", "no-such-caddy"]).ok();
+    let row = |proxy: &str, cells: usize| {
+        let starts = format!("| {proxy} | ");
+        let mut rows = table.lines().filter(|line| line.starts_with(&starts));
+        rows.find(|line| line.matches(" | ").count() == cells)
+            .unwrap_or_else(|| panic!("no row of {proxy}: {table}"))
+    };
+    for proxy in ["Lockgate", "nginx", "HAProxy"] {
+        // What its clients saw, and what it took.
+        row(proxy, 6);
+        row(proxy, 4);
+    }
+    let lockgate = row("Lockgate", 6);
+    // Failed requests, kept connections that were closed, those that were told before, and WebSockets.
+    assert!(lockgate.ends_with(" | 0 | 0 | 0 | 0 of 20 |"), "{lockgate}");
+    let left_out = "Not measured: Caddy, as there is no no-such-caddy.";
+    assert!(table.contains(left_out), "{table}");
 }
 
 #[test]
