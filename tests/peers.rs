@@ -5,8 +5,8 @@
 //! program it started. Behind the feature `peers`, since plain `cargo test` needs nothing but Rust and a C compiler;
 //! `.ci/run peers` installs what is needed. A program that is missing fails its test: nothing is skipped.
 //!
-//! `LOCKGATE_PEERS_LARGE=1` makes the file larger and the load longer; `LOCKGATE_PEERS_BINARY` names another binary
-//! to drive, such as the release build.
+//! `LOCKGATE_PEERS_LARGE=1` makes the file larger; `LOCKGATE_RELOAD_SECONDS` is how long the config is rewritten and the
+//! binary upgraded under load; `LOCKGATE_PEERS_BINARY` names another binary to drive, such as the release build.
 
 #![expect(
     clippy::unwrap_used,
@@ -23,6 +23,8 @@ mod curl;
 mod demo;
 #[path = "peers/grpc.rs"]
 mod grpc;
+#[path = "peers/h2.rs"]
+mod h2;
 #[path = "peers/large.rs"]
 mod large;
 #[path = "peers/load.rs"]

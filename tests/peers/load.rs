@@ -12,6 +12,8 @@ use super::servers::Nginx;
 pub(crate) struct Load {
     pub(crate) requests: u64,
     pub(crate) failures: Vec<String>,
+    /// How long half of the answers took at most, and 99 of 100: for eyes only.
+    pub(crate) times: String,
 }
 
 /// Runs wrk for so many seconds; each connection sends one request after the other.
@@ -21,6 +23,7 @@ pub(crate) fn wrk(seconds: u64, connections: u32, url: &str) -> Load {
         format!("-c{connections}"),
         format!("-d{seconds}s"),
         "--timeout=10s".to_owned(),
+        "--latency".to_owned(),
         url.to_owned(),
     ];
     let said = run_with(
@@ -32,18 +35,30 @@ pub(crate) fn wrk(seconds: u64, connections: u32, url: &str) -> Load {
     .ok();
     let bad = |line: &&str| line.contains("Socket errors") || line.contains("Non-2xx");
     let failures = said.lines().filter(bad).map(str::to_owned).collect();
+    let of_times = |line: &&str| {
+        ["50%", "99%"]
+            .iter()
+            .any(|name| line.trim().starts_with(name))
+    };
+    let times: Vec<_> = said.lines().filter(of_times).map(squeezed).collect();
     let total = said.lines().find(|line| line.contains(" requests in "));
     let requests = total.and_then(|line| line.split_whitespace().next()?.parse().ok());
     Load {
         requests: requests.unwrap_or_else(|| panic!("wrk said {said}")),
         failures,
+        times: times.join(", "),
     }
+}
+
+/// Single spaces between the words.
+fn squeezed(line: &str) -> String {
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Runs h2load for so many seconds, with `more` arguments.
 pub(crate) fn h2load(seconds: u64, more: &[&str], url: &str) -> Load {
     let duration = format!("--duration={seconds}");
-    let arguments = [&[&*duration, "--clients=4"], more, &[url]].concat();
+    let arguments = [&[&*duration], more, &[url]].concat();
     let said = run_with(
         "h2load",
         arguments,
@@ -72,7 +87,11 @@ pub(crate) fn h2load(seconds: u64, more: &[&str], url: &str) -> Load {
             _ => {}
         }
     }
-    Load { requests, failures }
+    Load {
+        requests,
+        failures,
+        times: String::new(),
+    }
 }
 
 impl Load {
@@ -80,8 +99,10 @@ impl Load {
     #[track_caller]
     pub(crate) fn assert_flawless(&self, what: &str, at_least: u64) {
         eprintln!(
-            "{what}: {} requests, failures {:?}",
-            self.requests, self.failures
+            "{what}: {} requests, {} failures; {}",
+            self.requests,
+            self.failures.len(),
+            self.times
         );
         assert!(self.failures.is_empty(), "{what}: {self:?}");
         assert!(self.requests >= at_least, "{what}: {self:?}");
@@ -103,10 +124,10 @@ fn h2load_sees_no_failure_over_http1_and_http2() {
     let proxy = Proxy::before(&[nginx.address]);
     let (http, https) = (proxy.http("/"), proxy.https("/"));
     for (more, url) in [
-        (&["--h1"][..], &http),
-        (&["--h1"], &https),
-        (&["--max-concurrent-streams=20"], &http),
-        (&["--max-concurrent-streams=20"], &https),
+        (&["-c4", "--h1"][..], &http),
+        (&["-c4", "--h1"], &https),
+        (&["-c4", "-m20"], &http),
+        (&["-c4", "-m20"], &https),
     ] {
         h2load(2, more, url).assert_flawless(&format!("h2load {more:?} {url}"), 200);
     }
@@ -119,7 +140,7 @@ fn killing_one_of_two_backends_under_load_fails_no_get() {
     let (http, https) = (proxy.http("/"), proxy.https("/"));
     let (over_1, over_2) = thread::scope(|scope| {
         let over_1 = scope.spawn(|| wrk(4, 20, &http));
-        let over_2 = scope.spawn(|| h2load(4, &["--max-concurrent-streams=5"], &https));
+        let over_2 = scope.spawn(|| h2load(4, &["-c4", "-m5"], &https));
         pause(Duration::from_millis(1500));
         doomed.process.kill();
         (over_1.join().unwrap(), over_2.join().unwrap())

@@ -47,7 +47,7 @@ fn a_websocket_behind_nginx_echoes_over_tls_and_in_clear() {
         let url = url.replacen("http", "ws", 1);
         let talk = script("websocket.py");
         let ca = proxy.file("ca.pem");
-        let arguments = [talk.to_str().unwrap(), "talk", &url, &ca, "3", "2.5"];
+        let arguments = [talk.to_str().unwrap(), "talk", &url, &ca, "3", "2.5", "0.2"];
         let said = run(PYTHON, arguments).ok();
         assert!(said.contains("alive 3 "), "{said}");
     }

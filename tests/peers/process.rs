@@ -19,7 +19,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Python as the distribution has it, since its packages are installed for that one.
 pub(crate) const PYTHON: &str = "/usr/bin/python3";
 
-/// Whether the larger files and longer loads are asked for.
+/// Whether the larger files are asked for.
 pub(crate) fn is_large() -> bool {
     cli::env("LOCKGATE_PEERS_LARGE").is_some_and(|value| value == "1")
 }

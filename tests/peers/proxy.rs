@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use lockgate::cli;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -78,15 +79,33 @@ impl Proxy {
         fs::write(self.folder.path().join("proxy.yaml"), config).unwrap();
     }
 
-    /// What it has said on standard error.
+    /// What it has said on standard error, and its successors.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.process.lines()
     }
 
+    /// Has the binary started anew, and waits until the new process serves.
+    #[track_caller]
+    pub(crate) fn upgrade(&self) {
+        let socket = self.file("admin.sock");
+        let said = run(binary().to_str().unwrap(), ["upgrade", "--socket", &socket]);
+        let told = said.ok();
+        assert!(told.contains("serves"), "{told}");
+    }
+
     /// The most memory it has had, in KiB.
     pub(crate) fn peak_memory(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    /// The memory that is resident now, in KiB.
+    pub(crate) fn resident_memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    fn status(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let line = status.lines().find(|line| line.starts_with(field));
         let number = line.unwrap().split_whitespace().nth(1).unwrap();
         number.parse().unwrap()
     }
@@ -114,6 +133,26 @@ impl Proxy {
     }
 }
 
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        for line in self.lines() {
+            let Some((_, pid)) = line.split_once("the next process is started pid=") else {
+                continue;
+            };
+            let pid = pid.split(' ').next().and_then(|pid| pid.parse().ok());
+            let Some(pid) = pid.and_then(Pid::from_raw) else {
+                continue;
+            };
+            // The number may be another process's by now.
+            let folder = fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
+            if folder.is_ok_and(|folder| folder == self.folder()) {
+                // It may have ended just now.
+                kill_process(pid, Signal::KILL).ok();
+            }
+        }
+    }
+}
+
 /// The binary under test.
 pub(crate) fn binary() -> PathBuf {
     let other = cli::env("LOCKGATE_PEERS_BINARY");
@@ -130,8 +169,8 @@ pub(crate) fn path_in(folder: &TempDir, name: &str) -> String {
     folder.path().join(name).to_str().unwrap().to_owned()
 }
 
-/// A folder with an authority's `ca.pem`, and certificates with keys for `localhost` and the client `alice`, all
-/// made by openssl.
+/// A folder with an authority's `ca.pem`, and certificates with keys for `localhost`, for the same name again
+/// (`renewed`) and the client `alice`, all made by openssl.
 pub(crate) fn certificates() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| path_in(&folder, name);
@@ -160,6 +199,7 @@ pub(crate) fn certificates() -> TempDir {
     ]);
     let leaves = [
         ("localhost", "serverAuth", "DNS:localhost,IP:127.0.0.1"),
+        ("renewed", "serverAuth", "DNS:localhost,IP:127.0.0.1"),
         ("alice", "clientAuth", "email:alice@example.com"),
     ];
     for (name, usage, names) in leaves {

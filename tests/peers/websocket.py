@@ -1,4 +1,4 @@
-"""WebSockets: `serve` echoes; `talk URL CA COUNT SECONDS` keeps COUNT open and says something on each every 200 ms."""
+"""WebSockets: `serve` echoes; `talk URL CA COUNT SECONDS PAUSE` keeps COUNT open and says something on each after each PAUSE."""
 
 import asyncio
 import ssl
@@ -18,9 +18,9 @@ async def serve():
         await asyncio.Future()
 
 
-async def one(url, context, number, seconds):
+async def one(url, context, number, seconds, pause):
     """Whether it lived to the end, and how many echoes came back."""
-    async with websockets.connect(url, ssl=context, compression=None, ping_interval=None) as socket:
+    async with websockets.connect(url, ssl=context, compression=None, ping_interval=None, open_timeout=30) as socket:
         loop = asyncio.get_running_loop()
         end, said = loop.time() + seconds, 0
         print("open", number, flush=True)
@@ -31,17 +31,17 @@ async def one(url, context, number, seconds):
             if said % 2:
                 message = message.encode()
             await socket.send(message)
-            answer = await asyncio.wait_for(socket.recv(), 10)
+            answer = await asyncio.wait_for(socket.recv(), 30)
             assert answer == message, "another echo"
             said += 1
             if loop.time() > end:
                 return said
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(pause)
 
 
-async def talk(url, ca, count, seconds):
+async def talk(url, ca, count, seconds, pause):
     context = ssl.create_default_context(cafile=ca) if url.startswith("wss:") else None
-    sockets = [one(url, context, number, seconds) for number in range(count)]
+    sockets = [one(url, context, number, seconds, pause) for number in range(count)]
     ends = await asyncio.gather(*sockets, return_exceptions=True)
     for end in ends:
         if isinstance(end, BaseException):
@@ -53,4 +53,4 @@ async def talk(url, ca, count, seconds):
 if sys.argv[1] == "serve":
     asyncio.run(serve())
 else:
-    asyncio.run(talk(sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5])))
+    asyncio.run(talk(sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5]), float(sys.argv[6])))
