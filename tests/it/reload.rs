@@ -181,7 +181,7 @@ fn a_listener_that_is_gone_drains_and_a_new_one_accepts() {
 #[test]
 fn a_websocket_does_not_notice() {
     play(|| {
-        let backend = echoes();
+        let backend = backend::switches();
         let other = backend::named("other");
         let proxy = proxy::before(&[&backend]);
         let mut client = tunnel(&proxy, "/");
@@ -196,22 +196,6 @@ fn a_websocket_does_not_notice() {
             is_alive(&mut client);
         }
     });
-}
-
-/// Switches to something else, and sends back what it gets.
-fn echoes() -> Backend {
-    backend::script(|connection| {
-        connection.head();
-        connection
-            .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
-        loop {
-            let piece = connection.wire.some();
-            if piece.is_empty() || !connection.send(piece) {
-                break;
-            }
-        }
-        connection.left();
-    })
 }
 
 /// Opens a tunnel through the route for a path.
@@ -233,7 +217,7 @@ fn is_alive(client: &mut Client) {
 #[test]
 fn tunnels_of_a_route_that_is_gone_end_and_those_of_others_live_on() {
     play(|| {
-        let (kept, gone) = (echoes(), echoes());
+        let (kept, gone) = (backend::switches(), backend::switches());
         let both = "drain: { tunnels: 200ms }\nroutes: [{ name: kept, match: { path: /kept }, pool: \
                     kept }, { name: @name, match: { path: /gone }, pool: gone }]\npools: { kept: { \
                     endpoints: [\"@kept\"] }, gone: { endpoints: [\"@gone\"] } }";

@@ -27,14 +27,7 @@ fn switches() -> Backend {
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Accept: {accept}\r\n\r\nhi!"
         ));
-        loop {
-            let piece = connection.wire.some();
-            if piece.is_empty() {
-                break;
-            }
-            connection.send(piece);
-        }
-        connection.left();
+        connection.echo();
     })
 }
 

@@ -202,6 +202,17 @@ impl Connection {
         self.left();
     }
 
+    /// Sends back what comes, until the other side has left.
+    pub fn echo(&mut self) {
+        loop {
+            let piece = self.wire.some();
+            if piece.is_empty() || !self.send(piece) {
+                break;
+            }
+        }
+        self.left();
+    }
+
     /// Notes that the other side has closed.
     pub fn left(&self) {
         self.memory.note(|seen| seen.closed += 1);
@@ -332,6 +343,18 @@ pub fn echoes(connection: &mut Connection) {
             return;
         }
     }
+}
+
+/// Switches to another protocol, and sends back what it gets.
+pub fn switches() -> Backend {
+    script(|connection| {
+        if connection.head().is_none() {
+            return;
+        }
+        connection
+            .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
+        connection.echo();
+    })
 }
 
 /// Answers every request with its name.

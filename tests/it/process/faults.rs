@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 
 use rustix::process::Signal;
 
+use crate::harness::certs;
 use crate::harness::client::Client;
 use crate::harness::process;
 use crate::harness::{expect, play};
@@ -34,6 +35,42 @@ fn a_thousand_hangups_are_a_few_reloads_and_the_last_state_is_in_force() {
         let lines = process.lines(&["nothing to change"]).len();
         assert!(lines < 500, "{lines} lines for a thousand signals");
         assert_eq!(process.lines(&["a new version is in force"]).len(), 1);
+    });
+}
+
+#[test]
+fn a_certificate_that_cannot_be_read_refuses_the_reload_and_the_old_one_is_shown() {
+    play(|| {
+        let certs = certs::new().server("app", &["app.test"]);
+        let text = "listeners: [ { name: web, address: '127.0.0.1:0', tls: { certificates: \
+                    [ { cert: @certs/app.pem, key: @certs/app.key } ] } } ]\n";
+        let process = process::start(&format!("{text}{ONE}"), &[("certs", &certs)]);
+        let ask = || {
+            let trust = certs.trusting(&["http/1.1"]);
+            Client::tls(process.at("web"), &trust, "app.test")
+                .get("/")
+                .text()
+                .to_owned()
+        };
+        // A folder in its place: what file modes forbid, root may read all the same.
+        let (key, kept) = (
+            certs.folder().join("app.key"),
+            certs.folder().join("app.kept"),
+        );
+        fs::rename(&key, &kept).unwrap();
+        fs::create_dir(&key).unwrap();
+        process.write(
+            &format!("{text}{}", ONE.replace("one", "two")),
+            &[("certs", &certs)],
+        );
+        let told = process.run(&["reload"]);
+        let why = "app.key cannot be read";
+        assert!(!told.is_good && told.text.contains(why), "{told:?}");
+        assert_eq!(ask(), "one");
+        fs::remove_dir(&key).unwrap();
+        fs::rename(&kept, &key).unwrap();
+        assert!(process.run(&["reload"]).is_good);
+        assert_eq!(ask(), "two");
     });
 }
 

@@ -9,7 +9,6 @@ use std::thread::{self, JoinHandle};
 use rustix::process::Signal;
 use rustls::{ClientConfig, HandshakeKind};
 
-use crate::harness::backend::Backend;
 use crate::harness::client::Client;
 use crate::harness::process::{self, Process, is_there, kill};
 use crate::harness::wire::{End, Transport};
@@ -36,25 +35,6 @@ const REAL: &str = "exec \"$PWD/real\" \"$@\"";
 fn beside(process: &Process, arguments: &'static [&'static str]) -> JoinHandle<process::Told> {
     let folder = process.folder().to_owned();
     thread::spawn(move || process::run(&folder, arguments))
-}
-
-/// Sends bytes back on a connection that has changed its protocol.
-fn switches() -> Backend {
-    backend::script(|connection| {
-        if connection.head().is_none() {
-            return;
-        }
-        connection
-            .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
-        loop {
-            let piece = connection.wire.some();
-            if piece.is_empty() {
-                break;
-            }
-            connection.send(piece);
-        }
-        connection.left();
-    })
 }
 
 fn tunnel(process: &Process) -> Client {
@@ -282,7 +262,7 @@ fn sessions_are_resumed_by_the_new_process() {
 #[test]
 fn a_tunnel_lives_in_the_old_process_until_its_drain_is_over() {
     play(|| {
-        let app = switches();
+        let app = backend::switches();
         let text = "routes: [ { pool: app } ]\npools: { app: { endpoints: [ '@app' ] } }\n";
         let mut process = process::start(text, &[("app", &app)]);
         let mut client = tunnel(&process);
@@ -305,7 +285,7 @@ fn a_tunnel_lives_in_the_old_process_until_its_drain_is_over() {
 #[test]
 fn what_outlives_the_drain_of_the_old_process_is_cut() {
     play(|| {
-        let app = switches();
+        let app = backend::switches();
         let text = "routes: [ { pool: app } ]\npools: { app: { endpoints: [ '@app' ] } }\n\
                     drain: { upgrade: 300ms }\n";
         let mut process = process::start(text, &[("app", &app)]);
