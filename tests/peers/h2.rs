@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use h2::Reason;
-use h2::client::{ResponseFuture, SendRequest};
+use h2::client::SendRequest;
+use h2::{Reason, RecvStream};
+use http::response::Parts;
 use http::{Request, StatusCode};
 use lockgate::base::clock;
 use rustls::crypto::aws_lc_rs;
@@ -29,7 +30,8 @@ const CONNECTIONS: usize = 16;
 const STREAMS: usize = 16;
 
 /// Asks for so many seconds on 16 connections with 16 streams each, for each of `paths` in turn; any answer but 200 is
-/// a failure. An answer is never asked for again: a request that was sent has to be answered.
+/// a failure. A request that was sent has to be answered, but for those that a GOAWAY without an error says were not looked
+/// at, which are safe to send again (RFC 9113 §6.8): they cross it on the wire. Each path is asked for again in its turn.
 pub(crate) fn browse(seconds: u64, proxy: &Proxy, paths: &'static [&'static str]) -> Load {
     let client = Rc::new(Client {
         address: proxy.web,
@@ -50,7 +52,10 @@ pub(crate) fn browse(seconds: u64, proxy: &Proxy, paths: &'static [&'static str]
         }
     });
     let told = client.told.take();
-    eprintln!("HTTP/2 connections: {}", told.connections);
+    eprintln!(
+        "HTTP/2 connections: {}; requests that crossed a GOAWAY: {}",
+        told.connections, told.crossed
+    );
     Load {
         requests: told.times.len() as u64,
         failures: told.failures,
@@ -70,6 +75,8 @@ struct Client {
 #[derive(Default)]
 struct Told {
     connections: u64,
+    /// Requests that a GOAWAY said were not looked at.
+    crossed: u64,
     /// How long each answer took.
     times: Vec<Duration>,
     failures: Vec<String>,
@@ -129,7 +136,16 @@ impl Client {
                 Ok((answer, _)) => answer,
                 Err(no_more) => return self.leaves("at a request", &no_more),
             };
-            match timeout(PATIENCE, read(answer)).await {
+            let parts = match timeout(PATIENCE, answer).await {
+                Ok(Ok(answer)) => answer.into_parts(),
+                Ok(Err(no_more)) if is_farewell(&no_more) => {
+                    self.told.borrow_mut().crossed += 1;
+                    return;
+                }
+                Ok(Err(failure)) => return self.failed(path, &failure),
+                Err(late) => return self.failed(path, &late),
+            };
+            match timeout(PATIENCE, read(parts)).await {
                 Ok(Ok(())) => self.told.borrow_mut().times.push(clock::now() - begun),
                 Ok(Err(failure)) => return self.failed(path, &*failure),
                 Err(late) => return self.failed(path, &late),
@@ -139,7 +155,7 @@ impl Client {
 
     /// GOAWAY without an error is the one good reason to take no more requests.
     fn leaves(&self, when: &str, reason: &h2::Error) {
-        if !(reason.is_go_away() && reason.reason() == Some(Reason::NO_ERROR)) {
+        if !is_farewell(reason) {
             self.failed(when, reason);
         }
     }
@@ -152,9 +168,12 @@ impl Client {
     }
 }
 
+fn is_farewell(error: &h2::Error) -> bool {
+    error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR)
+}
+
 /// Reads an answer, which has to be a good one.
-async fn read(answer: ResponseFuture) -> Result<(), Failure> {
-    let (parts, mut body) = answer.await?.into_parts();
+async fn read((parts, mut body): (Parts, RecvStream)) -> Result<(), Failure> {
     let mut length = 0;
     while let Some(piece) = body.data().await {
         let piece = piece?;
