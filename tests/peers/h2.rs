@@ -2,6 +2,7 @@
 //! next goes over another. h2load opens no other, and counts what it had left to ask as failed.
 
 use std::cell::RefCell;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -111,9 +112,13 @@ impl Client {
         while let Some(ended) = streams.join_next().await {
             ended?;
         }
-        // Nobody asks any more, so it ends.
+        // Nobody asks any more, so it ends. The server may be gone by then: all answers are here, and GOAWAY said that it goes.
         while let Some(ended) = timeout(PATIENCE, driver.join_next()).await? {
-            ended??;
+            match ended? {
+                Err(error)
+                    if error.get_io().map(io::Error::kind) == Some(ErrorKind::BrokenPipe) => {}
+                ended => ended?,
+            }
         }
         Ok(())
     }
