@@ -49,6 +49,14 @@ impl<T> Gather<T> {
     }
 }
 
+impl<T> Outlet<T> {
+    /// Gives the transport back once the codec is gone; what was gathered and not flushed is lost.
+    pub fn into_io(self) -> Option<T> {
+        let held = Rc::into_inner(self.held)?;
+        Some(held.into_inner().io)
+    }
+}
+
 impl<T: AsyncWrite + Unpin> Outlet<T> {
     /// Sends what was gathered; to be called after every poll of the codec.
     ///

@@ -241,8 +241,15 @@ where
     })
     .await;
     note_unserved(&engine, &downstream, false);
-    if let Some(Err(error)) = ended {
+    if let Some(Err(error)) = &ended {
         tracing::debug!(%error, "a client connection ended");
+    }
+    drop(connection);
+    if ended.is_some()
+        && let Some(mut client) = outlet.into_io()
+    {
+        // The codec has closed our half. What crossed the last GOAWAY is unread still.
+        Box::pin(linger(&mut client)).await;
     }
 }
 

@@ -6,6 +6,7 @@ use super::frames::{
 };
 use super::{Stage, ending};
 use crate::harness::play;
+use crate::harness::wire::End;
 
 /// The code of RFC 9113 §7 that streams are reset with.
 const PROTOCOL_ERROR: u32 = 1;
@@ -551,4 +552,40 @@ fn streams_that_are_reset_one_by_one_come_to_an_end() {
         );
         stage.origin.is_sound();
     });
+}
+
+#[test]
+fn what_crosses_the_last_goaway_is_not_looked_at_and_resets_nothing() {
+    play(|| {
+        let stage = Stage::new("");
+        let mut peer = Peer::connect(stage.proxy.address());
+        peer.client.send(ask(&GET));
+        assert_eq!(peer.outcome(1), Outcome::Status(200));
+        stage.proxy.drain();
+        // First it says that it takes no more, and asks whether the client knows (RFC 9113 §6.8).
+        let question = loop {
+            match peer.read().unwrap() {
+                (GOAWAY, .., payload) => assert_eq!(payload, farewell(u32::MAX >> 1)),
+                (PING, 0, _, payload) => break payload,
+                _ => {}
+            }
+        };
+        let late = headers(3, END_STREAM, &block(&bytes_of(&GET)));
+        let unknown = frame(0xbe, 0, 0, &[0; 1 << 10]);
+        let answer = frame(PING, ACK, 0, &question);
+        peer.client.send([answer, late].concat());
+        let (rest, end) = peer.client.wire.rest();
+        assert_eq!(rest, frame(GOAWAY, 0, 0, &farewell(1)));
+        assert_eq!(end, End::Whole);
+        // What is still on its way is read too: a reset would break one of these.
+        assert!((0..512).all(|_| peer.client.send(&unknown)));
+        stage.origin.saw(&[("GET /good", "")], &[]);
+        drop(peer);
+        assert_eq!(stage.proxy.stop().len(), 1);
+    });
+}
+
+/// GOAWAY without an error: the last stream that was looked at.
+fn farewell(last: u32) -> Vec<u8> {
+    [last, 0].map(u32::to_be_bytes).concat()
 }
