@@ -49,10 +49,16 @@ enum Message {
     Unlisten {
         name: ListenerName,
         within: Duration,
+        /// How many connections there are.
+        told: oneshot::Sender<usize>,
+        /// The last one has ended; how many had to be cut.
+        ended: oneshot::Sender<usize>,
     },
     /// Say on request that the process is not ready for new clients.
     Unready,
-    /// Take nothing new and let connections end.
+    /// Stop accepting; what waits in the queues is taken first.
+    Shut(oneshot::Sender<()>),
+    /// Let connections end.
     Drain {
         grace: Duration,
         /// How many there are.
@@ -100,6 +106,25 @@ impl Draining {
             drop(end.await);
             self.ends.pop();
         }
+    }
+}
+
+/// A listener that is gone, as its connections end. Dropping it stops nothing.
+#[derive(Debug)]
+pub struct Leaving {
+    told: Vec<oneshot::Receiver<usize>>,
+    ends: Vec<oneshot::Receiver<usize>>,
+}
+
+impl Leaving {
+    /// How many connections were told to end. To be asked once; dropping the future loses the answer.
+    pub async fn told(&mut self) -> usize {
+        sum(mem::take(&mut self.told)).await
+    }
+
+    /// Waits until the last connection has ended; how many had to be cut.
+    pub async fn finished(self) -> usize {
+        sum(self.ends).await
     }
 }
 
@@ -155,12 +180,23 @@ impl Workers {
     }
 
     /// Stops accepting at once; what runs gets `within` to end, then it is closed.
-    pub fn unlisten(&self, name: &ListenerName, within: Duration) {
+    pub fn unlisten(&self, name: &ListenerName, within: Duration) -> Leaving {
+        let (mut answers, mut ends) = (Vec::new(), Vec::new());
         for handle in &self.handles {
+            let (told, answer) = oneshot::channel();
+            let (ended, end) = oneshot::channel();
             handle.tell(Message::Unlisten {
                 name: name.clone(),
                 within,
+                told,
+                ended,
             });
+            answers.push(answer);
+            ends.push(end);
+        }
+        Leaving {
+            told: answers,
+            ends,
         }
     }
 
@@ -172,7 +208,19 @@ impl Workers {
     }
 
     /// Stops accepting, and tells every connection to end; one without a request is left open for `grace` first.
+    ///
+    /// Whoever is told to end may come back at once, and is not to meet a worker that has not been told yet: all stop accepting
+    /// before any tells its clients.
     pub async fn drain(&self, grace: Duration) -> Draining {
+        let shut = self.handles.iter().map(|handle| {
+            let (shut, answer) = oneshot::channel();
+            handle.tell(Message::Shut(shut));
+            answer
+        });
+        for answer in shut.collect::<Vec<_>>() {
+            // A worker that is gone accepts nothing.
+            drop(answer.await);
+        }
         let mut waiting = Vec::new();
         let mut ends = Vec::new();
         for handle in &self.handles {
@@ -257,9 +305,8 @@ struct Accepting {
 }
 
 impl Listening {
-    /// Stops accepting: what waits in the queues is taken, and told to end as all the others.
-    async fn leave(self, grace: Duration) {
-        self.drain.begin(grace);
+    /// Stops accepting: what waits in the queues is taken, and is told to end as all the others are.
+    async fn shut(self) {
         for Accepting { task, stop } in self.loops {
             stop.notify_one();
             // A panic in it has been reported, and there is nothing left to stop.
@@ -268,17 +315,23 @@ impl Listening {
     }
 
     /// Stops accepting and lets connections end, by force after `within`.
-    async fn end(self, name: ListenerName, within: Duration) {
+    async fn end(
+        self,
+        within: Duration,
+        told: oneshot::Sender<usize>,
+        ended: oneshot::Sender<usize>,
+    ) {
         let drain = self.drain.clone();
-        self.leave(grace_within(within)).await;
-        if tokio::time::timeout(within, drain.finished()).await.is_ok() {
-            return;
-        }
-        let connections = cut(&[drain]).await;
-        if connections == 0 {
-            return;
-        }
-        tracing::info!(listener = %name, connections, "cut: the listener is gone and the drain's time was up");
+        drain.begin(grace_within(within));
+        self.shut().await;
+        // Nobody listens when the process ends.
+        let _ = told.send(drain.len());
+        let cut = match tokio::time::timeout(within, drain.finished()).await {
+            Ok(()) => 0,
+            Err(_) => cut(&[drain]).await,
+        };
+        // As above.
+        let _ = ended.send(cut);
     }
 }
 
@@ -316,27 +369,38 @@ async fn run(source: Source, mut messages: mpsc::Receiver<Message>) {
                 let listener = listen(&engine, &census, &name, sockets);
                 listening.insert(name, listener);
             }
-            Message::Unlisten { name, within } => {
+            Message::Unlisten {
+                name,
+                within,
+                told,
+                ended,
+            } => {
                 leaving.retain(|drain| !drain.is_empty());
                 if let Some(listener) = listening.remove(&name) {
                     leaving.push(listener.drain.clone());
-                    tokio::task::spawn_local(listener.end(name, within));
+                    tokio::task::spawn_local(listener.end(within, told, ended));
                 }
             }
             Message::Unready => engine.is_ready.set(false),
-            Message::Drain { grace, told, ended } => {
+            Message::Shut(answer) => {
                 let listeners = mem::take(&mut listening);
                 leaving.extend(listeners.values().map(|listener| listener.drain.clone()));
+                tokio::task::spawn_local(async move {
+                    for listener in listeners.into_values() {
+                        listener.shut().await;
+                    }
+                    // Nobody listens when the process is told to end at once.
+                    let _ = answer.send(());
+                });
+            }
+            Message::Drain { grace, told, ended } => {
                 let drains = leaving.clone();
                 for drain in &drains {
                     drain.begin(grace);
                 }
+                // As above.
+                let _ = told.send(drains.iter().map(Drain::len).sum());
                 tokio::task::spawn_local(async move {
-                    for listener in listeners.into_values() {
-                        listener.leave(grace).await;
-                    }
-                    // Nobody listens when the process is told to end at once.
-                    let _ = told.send(drains.iter().map(Drain::len).sum());
                     for drain in drains {
                         drain.finished().await;
                     }

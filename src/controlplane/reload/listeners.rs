@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::base::addr::ListenAddr;
 use crate::base::name::ListenerName;
 use crate::dataplane::listener::socket;
-use crate::dataplane::worker::Workers;
+use crate::dataplane::worker::{Leaving, Workers};
 
 use super::estate::Sockets;
 
@@ -111,8 +111,9 @@ impl Bound {
     /// Stops the gone listeners and starts the new ones. The snapshot that knows the new ones is in force.
     pub(super) fn commit(&mut self, prepared: Prepared, workers: &Workers, drain: Duration) {
         // The gone first: a name that moved to another address belongs to the new sockets afterwards.
-        for name in &prepared.closed {
-            workers.unlisten(name, drain);
+        for name in prepared.closed {
+            let leaving = workers.unlisten(&name, drain);
+            tokio::task::spawn_local(watch_out(name, leaving, drain));
         }
         let mut opened = prepared.opened;
         for one in &mut opened {
@@ -176,6 +177,23 @@ impl Bound {
             sockets,
         };
         Ok(Opened { open, handles })
+    }
+}
+
+/// Says how the connections of a listener end that is gone.
+async fn watch_out(listener: ListenerName, mut leaving: Leaving, within: Duration) {
+    let connections = leaving.told().await;
+    tracing::info!(
+        %listener,
+        connections,
+        ?within,
+        "draining: the listener is closed, connections are told"
+    );
+    match leaving.finished().await {
+        0 => tracing::info!(%listener, "drained"),
+        connections => {
+            tracing::warn!(%listener, connections, "cut: the drain's time was up");
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::harness::client::Client;
+use crate::harness::config::Values;
 use crate::harness::process::{self, run};
 use crate::harness::wire::Message;
 use crate::harness::{backend, expect, play};
@@ -163,6 +164,39 @@ fn each_stage_of_a_drain_is_told_with_its_count() {
         process.says(&["listeners are closed", "connections=2", "within=300ms"]);
         process.says(&["cut: the drain's time was up", "connections=2"]);
         assert_eq!(process.ends().code(), Some(0));
+    });
+}
+
+#[test]
+fn each_stage_of_the_end_of_a_listener_is_told_with_its_count() {
+    play(|| {
+        let app = backend::stalls();
+        let rest = "routes: [ { pool: app } ]\npools: { app: { endpoints: [ '@app' ] } }\n\
+                    timeouts: { drain: 300ms }\n";
+        let listeners = |old: &str, new: &str| {
+            let listener = |name: &str| format!("{{ name: {name}, address: '127.0.0.1:0' }}");
+            format!(
+                "listeners: [ {}, {} ]\n{rest}",
+                listener(old),
+                listener(new)
+            )
+        };
+        let values: Values<'_> = &[("app", &app)];
+        let process = process::start(&listeners("stuck", "quiet"), values);
+        let mut stuck = Client::connect(process.at("stuck"));
+        stuck.send("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n");
+        app.requests(1);
+        process.write(&listeners("new", "quiet"), values);
+        let told = |listener: &str, words: &[&str]| {
+            let listener = format!("listener={listener} ");
+            process.says(&[&[listener.as_str()], words].concat());
+        };
+        let closed = "draining: the listener is closed";
+        told("stuck", &[closed, "connections=1", "within=300ms"]);
+        told("stuck", &["cut: the drain's time was up", "connections=1"]);
+        process.write(&listeners("new", "newer"), values);
+        told("quiet", &[closed, "connections=0"]);
+        process.says(&["drained", "listener=quiet"]);
     });
 }
 
