@@ -18,6 +18,7 @@ use crate::config::pool::Balance;
 use crate::dataplane::snapshot::Snapshot;
 use crate::dataplane::tls::{AlpnOffer, ClientOptions, ClientPlan, Roots, ServerName};
 use crate::dataplane::upstream::endpoint::{Endpoint, Identity, Protocol, Tls};
+use crate::dataplane::upstream::health::{Outlier, Policy};
 use crate::dataplane::upstream::pick::{Picker, Schedule};
 use crate::dataplane::upstream::pool::{Member, Pool};
 
@@ -123,8 +124,13 @@ fn settle(
         Balance::RoundRobin => Picker::RoundRobin(Schedule::new(&weights)),
         Balance::LeastConnections => Picker::LeastConnections(Schedule::new(&weights)),
     };
+    let policy = Policy {
+        check: None,
+        outlier: Some(Outlier::default()),
+    };
     if let Some(previous) = previous {
         if previous.connect_timeout == pool.connect_timeout
+            && previous.policy == policy
             && is_same_choice(&previous.picker, &picker)
             && is_same_members(&previous.members, &members)
         {
@@ -137,6 +143,9 @@ fn settle(
         members: members.into(),
         picker,
         connect_timeout: pool.connect_timeout,
+        policy,
+        panic_threshold: None,
+        live: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.live)),
     })
 }
 

@@ -4,13 +4,15 @@
 //! between endpoints and order nothing else.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::base::addr::EndpointAddr;
 use crate::base::name::{EndpointId, PoolName};
 use crate::dataplane::tls::{ClientPlan, Digest, ServerName};
 use crate::dataplane::upstream::connect::Parked;
+use crate::dataplane::upstream::health::{Change, Event, Health, Policy, Standing};
 
 /// Idle connections that workers leave with one endpoint for their neighbours, at most.
 const PARKED_LIMIT: usize = 128;
@@ -60,20 +62,33 @@ pub struct Endpoint {
     pub label: Arc<str>,
     /// TLS towards it; absent: cleartext.
     pub tls: Option<Tls>,
+    /// What its health comes to. Read with every pick and hardly ever written, so it is not among what follows.
+    is_usable: AtomicBool,
     live: Live,
 }
 
 /// On cache lines of its own, so that counting an exchange does not slow the readers of the fields above.
 #[repr(align(128))]
-#[derive(Default)]
 struct Live {
     in_flight: AtomicUsize,
+    /// Exchanges that ended well and that its health has not taken in yet.
+    successes: AtomicU32,
     parked: Mutex<Vec<Parked>>,
+    health: Mutex<Health>,
 }
 
 impl Endpoint {
-    /// An endpoint without a history.
+    /// An endpoint without a history, which takes traffic at once.
     pub fn new(identity: Identity, tls: Option<Tls>) -> Self {
+        Self::with_health(identity, tls, Health::new(false))
+    }
+
+    /// An endpoint without a history, which takes no traffic before an active check has passed.
+    pub fn unproven(identity: Identity, tls: Option<Tls>) -> Self {
+        Self::with_health(identity, tls, Health::new(true))
+    }
+
+    fn with_health(identity: Identity, tls: Option<Tls>, health: Health) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let label = identity.address.to_string().into();
         let id = EndpointId(NEXT.fetch_add(1, Ordering::Relaxed));
@@ -82,7 +97,55 @@ impl Endpoint {
             identity,
             label,
             tls,
-            live: Live::default(),
+            is_usable: AtomicBool::new(health.standing() == Standing::Healthy),
+            live: Live {
+                in_flight: AtomicUsize::default(),
+                successes: AtomicU32::default(),
+                parked: Mutex::default(),
+                health: Mutex::new(health),
+            },
+        }
+    }
+
+    /// Whether its health lets it take an exchange.
+    pub fn is_usable(&self) -> bool {
+        self.is_usable.load(Ordering::Relaxed)
+    }
+
+    /// What may be said of its health.
+    pub fn standing(&self) -> Standing {
+        self.health().standing()
+    }
+
+    /// What is known of its health.
+    pub fn health(&self) -> MutexGuard<'_, Health> {
+        self.live
+            .health
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that an exchange has ended well.
+    pub fn note_success(&self) {
+        self.live.successes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes an event into its health. The pool decides what else follows from that, so it alone asks.
+    pub(super) fn step(&self, event: Event, policy: &Policy, now: Instant) -> Option<Change> {
+        let successes = self.live.successes.swap(0, Ordering::Relaxed);
+        let mut health = self.health();
+        let change = health.step(event, successes, policy, now);
+        if let Some(change) = &change {
+            self.set_usable(change.to == Standing::Healthy);
+        }
+        change
+    }
+
+    /// Says whether it takes exchanges, whatever its health is.
+    pub(super) fn set_usable(&self, is_usable: bool) {
+        // Written only where it changes: workers have it in their caches.
+        if self.is_usable() != is_usable {
+            self.is_usable.store(is_usable, Ordering::Relaxed);
         }
     }
 
@@ -137,6 +200,7 @@ impl fmt::Debug for Endpoint {
         out.debug_struct("Endpoint")
             .field("id", &self.id)
             .field("identity", &self.identity)
+            .field("standing", &self.standing())
             .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
     }

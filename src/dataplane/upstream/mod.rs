@@ -11,6 +11,7 @@ pub mod connect;
 pub mod draft;
 pub mod endpoint;
 pub mod head;
+pub mod health;
 pub mod http1;
 pub mod http2;
 pub mod pick;

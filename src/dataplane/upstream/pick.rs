@@ -1,7 +1,7 @@
 //! The balancing choice: which endpoint takes the next exchange.
 //!
 //! A pick takes no lock and allocates nothing. Endpoints that an exchange has tried already are passed over, so
-//! that a second attempt goes elsewhere.
+//! that a second attempt goes elsewhere, and so are those that are not healthy.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -120,6 +120,10 @@ fn gcd(mut a: u32, mut b: u32) -> u32 {
     a
 }
 
+fn is_eligible(endpoint: &Endpoint, tried: &[EndpointId]) -> bool {
+    endpoint.is_usable() && !tried.contains(&endpoint.id)
+}
+
 fn round_robin<'a>(
     schedule: &Schedule,
     members: &'a [Member],
@@ -128,7 +132,7 @@ fn round_robin<'a>(
     schedule
         .upcoming()
         .filter_map(|member| Some(&members.get(member)?.endpoint))
-        .find(|endpoint| !tried.contains(&endpoint.id))
+        .find(|endpoint| is_eligible(endpoint, tried))
 }
 
 fn least_connections<'a>(
@@ -142,7 +146,7 @@ fn least_connections<'a>(
     let usable = ahead
         .iter()
         .chain(behind)
-        .filter(|member| member.weight > 0 && !tried.contains(&member.endpoint.id));
+        .filter(|member| member.weight > 0 && is_eligible(&member.endpoint, tried));
     for member in usable.take(LOOKS) {
         let load = member.endpoint.in_flight() as u64;
         if load == 0 {
@@ -318,6 +322,21 @@ mod tests {
         let picker = Picker::LeastConnections(Schedule::new(&[0, 4, 1]));
         let _busy = all[2].endpoint.enter();
         assert_eq!(order(&picker, &all, 6), "bbbbbb");
+    }
+
+    #[test]
+    fn one_that_is_not_usable_is_passed_over() {
+        let all = members(&[1, 3, 1]);
+        all[1].endpoint.set_usable(false);
+        for picker in [
+            Picker::RoundRobin(Schedule::new(&[1, 3, 1])),
+            Picker::LeastConnections(Schedule::new(&[1, 3, 1])),
+        ] {
+            let picks = order(&picker, &all, 100);
+            assert!(picks.contains('a') && picks.contains('c') && !picks.contains('b'));
+            let last = [all[0].endpoint.id, all[2].endpoint.id];
+            assert!(picker.pick(&all, &last).is_none());
+        }
     }
 
     #[test]

@@ -1,10 +1,16 @@
-//! A pool: a named set of endpoints and the picker that chooses among them.
+//! A pool: a named set of endpoints, the picker that chooses among them, and what is held against their health.
+//!
+//! What happens at an endpoint comes in here ([`Pool::note`]), since what follows from it depends on the others: at most a
+//! part of a pool is ejected, and never the last one that is healthy.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::base::name::{EndpointId, PoolName};
 use crate::dataplane::upstream::endpoint::Endpoint;
+use crate::dataplane::upstream::health::{Blame, Change, Event, Policy, Standing};
 use crate::dataplane::upstream::pick::Picker;
 
 /// An endpoint and its share of the pool's work.
@@ -27,11 +33,386 @@ pub struct Pool {
     pub picker: Picker,
     /// How long a connection to an endpoint may take, TLS included.
     pub connect_timeout: Duration,
+    /// What is held against its endpoints.
+    pub policy: Policy,
+    /// If fewer of a hundred endpoints are healthy, health is not looked at: all of them are better than a few.
+    pub panic_threshold: Option<u32>,
+    /// Shared with the pools of this name in the snapshots before and after.
+    pub live: Arc<Live>,
+}
+
+/// What changes about a pool while traffic flows, beside its endpoints.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// Whoever changes the health of an endpoint holds it, so that two of them are not ejected as the last one each.
+    judging: Mutex<()>,
+    is_out: AtomicBool,
+    ejections: Ejections,
+}
+
+/// Ejections so far, by what they were for.
+#[derive(Debug, Default)]
+pub struct Ejections {
+    in_a_row: AtomicU64,
+    rate: AtomicU64,
+}
+
+impl Ejections {
+    fn count(&self, blame: Blame) {
+        let count = match blame {
+            Blame::InARow(_) => &self.in_a_row,
+            Blame::Rate(_) => &self.rate,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// For failures in a row, and for a bad rate of successes.
+    pub fn counts(&self) -> [(&'static str, u64); 2] {
+        [
+            ("failures", self.in_a_row.load(Ordering::Relaxed)),
+            ("success_rate", self.rate.load(Ordering::Relaxed)),
+        ]
+    }
+}
+
+impl Live {
+    /// Ejections so far.
+    pub fn ejections(&self) -> &Ejections {
+        &self.ejections
+    }
+
+    fn judge(&self) -> MutexGuard<'_, ()> {
+        self.judging.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Pool {
-    /// Chooses an endpoint that is not among those `tried`; `None` when there is none left.
+    /// Chooses an endpoint that is healthy and not among those `tried`; `None` when there is none left.
     pub fn pick(&self, tried: &[EndpointId]) -> Option<&Arc<Endpoint>> {
         self.picker.pick(&self.members, tried)
+    }
+
+    /// Takes in what has happened at one of its endpoints; `detail` is for the process log, should something change.
+    pub fn note(&self, endpoint: &Endpoint, event: Event, detail: &dyn fmt::Display, now: Instant) {
+        let _judging = self.live.judge();
+        if self.judge(endpoint, event, detail, now) {
+            self.review(now);
+        }
+    }
+
+    /// Lets time pass: ejections end, old failures are forgotten. To be called several times a second.
+    pub fn tick(&self, now: Instant) {
+        let _judging = self.live.judge();
+        let mut has_changed = false;
+        for member in &self.members {
+            has_changed |= self.judge(&member.endpoint, Event::Ticked, &"", now);
+        }
+        if has_changed {
+            self.review(now);
+        }
+        // A reload may have changed the threshold.
+        self.publish();
+    }
+
+    /// Says whether the standing of the endpoint has changed.
+    fn judge(
+        &self,
+        endpoint: &Endpoint,
+        event: Event,
+        detail: &dyn fmt::Display,
+        now: Instant,
+    ) -> bool {
+        let change = endpoint.step(event, &self.policy, now);
+        if let Some(change) = change {
+            self.tell(endpoint, change, detail);
+        }
+        let blame = endpoint.health().blame(&self.policy);
+        let Some(blame) = blame.filter(|_| self.may_eject(endpoint)) else {
+            return change.is_some();
+        };
+        if let Some(change) = endpoint.step(Event::Ejected(blame), &self.policy, now) {
+            self.live.ejections.count(blame);
+            self.tell(endpoint, change, detail);
+        }
+        true
+    }
+
+    /// Whether another one may be ejected: one that is healthy stays, and not too many are out already.
+    fn may_eject(&self, endpoint: &Endpoint) -> bool {
+        let (mut total, mut ejected, mut has_other) = (0, 1, false);
+        for member in self.in_turn() {
+            total += 1;
+            if member.endpoint.id == endpoint.id {
+                continue;
+            }
+            match member.endpoint.standing() {
+                Standing::Healthy => has_other = true,
+                Standing::Ejected => ejected += 1,
+                Standing::Unhealthy | Standing::Unproven | Standing::Refusing => {}
+            }
+        }
+        let most = self.policy.outlier.map_or(0, |outlier| outlier.max_ejected);
+        has_other && ejected * 100 <= u64::from(most) * total
+    }
+
+    /// Does what follows for the others from a change of one.
+    fn review(&self, now: Instant) {
+        if !self.has_healthy() {
+            // Rests are for pools that can do without.
+            for member in self.in_turn() {
+                if member.endpoint.standing() == Standing::Ejected {
+                    let change = member.endpoint.step(Event::Pardoned, &self.policy, now);
+                    if let Some(change) = change {
+                        self.tell(&member.endpoint, change, &"");
+                    }
+                }
+            }
+        }
+        if self.panic_threshold.is_some() {
+            self.publish();
+        }
+        let is_out = !self.has_healthy() && self.in_turn().next().is_some();
+        let was_out = self.live.is_out.swap(is_out, Ordering::Relaxed);
+        match (was_out, is_out) {
+            (false, true) => {
+                tracing::warn!(pool = %self.name, "no endpoint of the pool is healthy");
+            }
+            (true, false) => {
+                tracing::info!(pool = %self.name, "an endpoint of the pool is healthy again");
+            }
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    /// Tells every pick who takes exchanges.
+    fn publish(&self) {
+        let panics = self.panic_threshold.is_some_and(|at| self.panics(at));
+        for member in &self.members {
+            member
+                .endpoint
+                .set_usable(match member.endpoint.standing() {
+                    Standing::Healthy => true,
+                    Standing::Ejected | Standing::Unhealthy | Standing::Refusing => panics,
+                    Standing::Unproven => false,
+                });
+        }
+    }
+
+    /// Whether too few are healthy. Those that are new are left out of it: what they are is not known yet.
+    fn panics(&self, threshold: u32) -> bool {
+        let standings = self.in_turn().map(|member| member.endpoint.standing());
+        let (mut total, mut healthy) = (0, 0);
+        for standing in standings.filter(|standing| *standing != Standing::Unproven) {
+            total += 1;
+            healthy += u64::from(standing == Standing::Healthy);
+        }
+        healthy * 100 < total * u64::from(threshold)
+    }
+
+    fn has_healthy(&self) -> bool {
+        self.in_turn()
+            .any(|member| member.endpoint.standing() == Standing::Healthy)
+    }
+
+    /// Those that take exchanges at all.
+    fn in_turn(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.weight > 0)
+    }
+
+    fn tell(&self, endpoint: &Endpoint, change: Change, detail: &dyn fmt::Display) {
+        let Change { from, to, cause } = change;
+        let (pool, endpoint) = (&self.name, &endpoint.label);
+        let (from, to) = (from.as_str(), to.as_str());
+        tracing::info!(%pool, %endpoint, from, to, %cause, %detail, "the health of an endpoint has changed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::addr::EndpointAddr;
+    use crate::base::clock;
+    use crate::dataplane::upstream::endpoint::{Identity, Protocol};
+    use crate::dataplane::upstream::health::{Outlier, Thresholds};
+    use crate::dataplane::upstream::pick::Schedule;
+
+    const FAILED: Event = Event::Failed { retry_after: None };
+
+    /// A pool of so many endpoints with weights 1 and, for those with odd numbers, 2.
+    fn pool(count: u16, check: Option<Thresholds>) -> Pool {
+        let member = |number: u16| {
+            let identity = Identity {
+                pool: "web".into(),
+                address: EndpointAddr::Tcp(([127, 0, 0, 1], 1000 + number).into()),
+                protocol: Protocol::Auto,
+                tls: None,
+            };
+            let endpoint = match check {
+                Some(_) => Endpoint::unproven(identity, None),
+                None => Endpoint::new(identity, None),
+            };
+            Member {
+                endpoint: Arc::new(endpoint),
+                weight: 1 + u32::from(number) % 2,
+            }
+        };
+        let members: Box<[_]> = (0..count).map(member).collect();
+        let weights: Vec<_> = members.iter().map(|member| member.weight).collect();
+        Pool {
+            name: "web".into(),
+            members,
+            picker: Picker::RoundRobin(Schedule::new(&weights)),
+            connect_timeout: Duration::from_secs(1),
+            policy: Policy {
+                check,
+                outlier: Some(Outlier::default()),
+            },
+            panic_threshold: None,
+            live: Arc::default(),
+        }
+    }
+
+    fn endpoint(pool: &Pool, number: usize) -> &Endpoint {
+        &pool.members[number].endpoint
+    }
+
+    fn fails(pool: &Pool, number: usize, times: u32, now: Instant) {
+        for _ in 0..times {
+            pool.note(endpoint(pool, number), FAILED, &"", now);
+        }
+    }
+
+    fn standings(pool: &Pool) -> Vec<Standing> {
+        let members = pool.members.iter();
+        members.map(|member| member.endpoint.standing()).collect()
+    }
+
+    #[test]
+    fn half_of_a_pool_is_ejected_at_most_and_never_the_last() {
+        let check = |count: u16, expected: usize| {
+            let pool = pool(count, None);
+            let now = clock::now();
+            for number in 0..usize::from(count) {
+                fails(&pool, number, 50, now);
+            }
+            let standings = standings(&pool).into_iter();
+            let ejected = standings.filter(|one| *one == Standing::Ejected).count();
+            assert_eq!(ejected, expected, "of {count}");
+        };
+        check(1, 0);
+        check(2, 1);
+        check(3, 1);
+        check(4, 2);
+        check(5, 2);
+    }
+
+    #[test]
+    fn an_ejection_ends_when_the_others_are_gone() {
+        let pool = pool(2, None);
+        let now = clock::now();
+        fails(&pool, 0, 5, now);
+        assert_eq!(standings(&pool), [Standing::Ejected, Standing::Healthy]);
+        pool.note(endpoint(&pool, 1), Event::Refused, &"", now);
+        assert_eq!(standings(&pool), [Standing::Healthy, Standing::Refusing]);
+        assert_eq!(pool.pick(&[]).unwrap().id, endpoint(&pool, 0).id);
+    }
+
+    #[test]
+    fn a_pool_in_panic_uses_all_but_those_that_never_passed_a_check() {
+        let thresholds = Thresholds { rise: 1, fall: 1 };
+        let pool = Pool {
+            panic_threshold: Some(50),
+            ..pool(5, Some(thresholds))
+        };
+        let now = clock::now();
+        let usable = || {
+            let members = pool.members.iter();
+            members
+                .map(|member| member.endpoint.is_usable())
+                .collect::<Vec<_>>()
+        };
+        for number in 0..4 {
+            pool.note(endpoint(&pool, number), Event::Checked(true), &"", now);
+        }
+        for number in 0..2 {
+            pool.note(endpoint(&pool, number), Event::Checked(false), &"", now);
+        }
+        assert_eq!(usable(), [false, false, true, true, false]);
+        pool.note(endpoint(&pool, 2), Event::Checked(false), &"", now);
+        assert_eq!(usable(), [true, true, true, true, false]);
+        pool.note(endpoint(&pool, 0), Event::Checked(true), &"", now);
+        assert_eq!(usable(), [true, false, false, true, false]);
+        for number in 0..4 {
+            pool.note(endpoint(&pool, number), Event::Checked(false), &"", now);
+        }
+        pool.tick(now);
+        assert_eq!(usable(), [true, true, true, true, false]);
+        let calm = Pool {
+            panic_threshold: None,
+            ..pool
+        };
+        calm.tick(now);
+        assert!(calm.pick(&[]).is_none(), "the threshold is gone");
+    }
+
+    /// Thousands of events on pools of all sizes, in virtual time.
+    #[test]
+    fn whatever_happens_the_rules_of_a_pool_hold() {
+        for seed in 1..=300_u64 {
+            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut dice = |sides: u64| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state % sides
+            };
+            let check = (dice(2) == 0).then_some(Thresholds { rise: 2, fall: 3 });
+            let pool = pool(1 + dice(8) as u16, check);
+            let count = pool.members.len() as u64;
+            let mut now = clock::now();
+            let mut running = Vec::new();
+            for step in 0..400 {
+                now += Duration::from_millis(dice(400));
+                if let Some(picked) = pool.pick(&[]) {
+                    let is_healthy = picked.standing() == Standing::Healthy;
+                    assert!(
+                        is_healthy,
+                        "seed {seed} step {step}: {:?}",
+                        standings(&pool)
+                    );
+                    running.push(picked.enter());
+                } else {
+                    assert!(!pool.has_healthy(), "seed {seed} step {step}");
+                }
+                let one = endpoint(&pool, dice(count) as usize);
+                // Some are worse than others.
+                let is_bad = one.id.0 % 3 == 0;
+                match dice(8) {
+                    0 => pool.tick(now),
+                    1 => pool.note(one, Event::Checked(dice(3) > 0), &"", now),
+                    2 if is_bad => pool.note(one, Event::Refused, &"", now),
+                    2 | 3 => pool.note(one, Event::Reached, &"", now),
+                    4 => running.clear(),
+                    _ if is_bad || dice(9) == 0 => pool.note(one, FAILED, &"", now),
+                    _ => one.note_success(),
+                }
+                let told = standings(&pool);
+                let ejected = told.iter().filter(|one| **one == Standing::Ejected).count();
+                let place = || format!("seed {seed} step {step}: {told:?}");
+                assert!(ejected * 2 <= told.len(), "{}", place());
+                assert!(ejected == 0 || pool.has_healthy(), "{}", place());
+                for member in &pool.members {
+                    let is_healthy = member.endpoint.standing() == Standing::Healthy;
+                    assert_eq!(member.endpoint.is_usable(), is_healthy, "{}", place());
+                }
+            }
+            drop(running);
+            let left: usize = pool
+                .members
+                .iter()
+                .map(|one| one.endpoint.in_flight())
+                .sum();
+            assert_eq!(left, 0);
+        }
     }
 }

@@ -1,0 +1,707 @@
+//! The health of an endpoint: one pure step, from what is known and what has happened to what is known now.
+//!
+//! Three things may take an endpoint out: its active checks fail, it refuses connections, or its exchanges failed so often
+//! that it is ejected. Whoever knows the whole pool ([`super::pool::Pool`]) drives the step, since nobody is ejected
+//! unless others are left, and writes what changed into the process log. Nothing here asks for the time.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// The longest that an endpoint is ejected, however often it was.
+pub const EJECTION_LIMIT: Duration = Duration::from_secs(300);
+
+/// The shortest, whatever its `Retry-After` says.
+const EJECTION_LEAST: Duration = Duration::from_secs(1);
+
+/// Parts of the window in which exchanges are counted: it moves on by one of them.
+const PARTS: u32 = 10;
+
+/// What is held against the endpoints of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Results of active checks; absent: there are none.
+    pub check: Option<Thresholds>,
+    /// Exchanges that fail; absent: nobody is ejected.
+    pub outlier: Option<Outlier>,
+}
+
+/// How many results of active checks in a row count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Successes until an unhealthy endpoint is healthy.
+    pub rise: u32,
+    /// Failures until a healthy one is unhealthy.
+    pub fall: u32,
+}
+
+/// When an endpoint is ejected for the exchanges that failed there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outlier {
+    /// So many failures in a row.
+    pub failures: u32,
+    /// Fewer successes than so many of a hundred exchanges.
+    pub success_rate: u32,
+    /// With fewer exchanges in the window the rate says nothing.
+    pub requests: u32,
+    /// The time in which the rate is taken.
+    pub window: Duration,
+    /// The first ejection; the next one is twice as long, the third three times.
+    pub ejection: Duration,
+    /// At most so many of a hundred endpoints of a pool are ejected.
+    pub max_ejected: u32,
+}
+
+impl Default for Outlier {
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            success_rate: 50,
+            requests: 20,
+            window: Duration::from_secs(10),
+            ejection: Duration::from_secs(10),
+            max_ejected: 50,
+        }
+    }
+}
+
+/// What may be said of an endpoint, from the best to the worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It takes traffic.
+    Healthy,
+    /// Its exchanges failed: it has a rest.
+    Ejected,
+    /// Its active checks fail.
+    Unhealthy,
+    /// It is new, and no active check has passed yet.
+    Unproven,
+    /// It refuses connections.
+    Refusing,
+}
+
+impl Standing {
+    /// All of them, the best first.
+    pub const ALL: [Self; 5] = [
+        Self::Healthy,
+        Self::Ejected,
+        Self::Unhealthy,
+        Self::Unproven,
+        Self::Refusing,
+    ];
+
+    /// The word for log and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Ejected => "ejected",
+            Self::Unhealthy => "unhealthy",
+            Self::Unproven => "unproven",
+            Self::Refusing => "refusing",
+        }
+    }
+}
+
+/// What has happened at an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An exchange failed as it does behind a gateway: no usable answer, or 502, 503, 504.
+    Failed {
+        /// When the endpoint wants to be asked again, if it said so.
+        retry_after: Option<Duration>,
+    },
+    /// It refused a connection, or there is no way to it.
+    Refused,
+    /// It took a connection.
+    Reached,
+    /// An active check ended well, or not.
+    Checked(bool),
+    /// It is to be ejected for what it is [blamed](Health::blame) for.
+    Ejected(Blame),
+    /// No other endpoint is left: its ejection ends.
+    Pardoned,
+    /// Time has passed.
+    Ticked,
+}
+
+/// What an endpoint deserves to be ejected for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// So many failures in a row.
+    InARow(u32),
+    /// So many successes of a hundred.
+    Rate(u32),
+}
+
+/// Why the standing of an endpoint has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Active checks failed.
+    ChecksFailed,
+    /// Active checks passed.
+    ChecksPassed,
+    /// Active checks are turned off.
+    Unchecked,
+    /// It refused a connection.
+    Refused,
+    /// It takes connections again.
+    Reached,
+    /// Its exchanges failed.
+    Blamed(Blame),
+    /// Its ejection is over.
+    Served,
+    /// Its ejection ended, since no other endpoint is left.
+    Pardoned,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ChecksFailed => out.write_str("its health checks fail"),
+            Self::ChecksPassed => out.write_str("its health checks pass"),
+            Self::Unchecked => out.write_str("health checks are turned off"),
+            Self::Refused => out.write_str("it refuses connections"),
+            Self::Reached => out.write_str("it takes connections again"),
+            Self::Blamed(Blame::InARow(1)) => out.write_str("a failure right after its return"),
+            Self::Blamed(Blame::InARow(count)) => write!(out, "{count} failures in a row"),
+            Self::Blamed(Blame::Rate(percent)) => write!(out, "a success rate of {percent} %"),
+            Self::Served => out.write_str("its ejection is over"),
+            Self::Pardoned => out.write_str("no other endpoint is left"),
+        }
+    }
+}
+
+/// A change of standing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// What it was.
+    pub from: Standing,
+    /// What it is.
+    pub to: Standing,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// What is known of an endpoint's health.
+#[derive(Clone, Debug)]
+pub struct Health {
+    check: Option<Check>,
+    is_refusing: bool,
+    ejection: Option<Instant>,
+    /// Ejections that still count for the length of the next one.
+    ejections: u32,
+    /// From when on it has been good: it makes ejections forgotten.
+    calm_since: Option<Instant>,
+    /// Failures in a row.
+    streak: u32,
+    /// It came back and has not answered well since: one failure is enough.
+    is_on_trial: bool,
+    retry_after: Option<Duration>,
+    window: Window,
+}
+
+/// What active checks say.
+#[derive(Clone, Copy, Debug)]
+struct Check {
+    verdict: Verdict,
+    /// Results in a row that say otherwise.
+    run: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// There were few yet, and none passed.
+    Unproven,
+    /// There were enough, and none passed.
+    NeverPassed,
+    Passing,
+    Failing,
+}
+
+/// Exchanges of the last while, by the part of the window in which they ended; the first part is the newest.
+#[derive(Clone, Debug, Default)]
+struct Window {
+    parts: [Tally; PARTS as usize],
+    /// When the newest part began.
+    since: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    good: u32,
+    bad: u32,
+}
+
+impl Health {
+    /// The health of an endpoint that nothing is known of. If it `is_checked`, it takes no traffic before the first
+    /// success.
+    pub fn new(is_checked: bool) -> Self {
+        let unproven = Check {
+            verdict: Verdict::Unproven,
+            run: 0,
+        };
+        Self {
+            check: is_checked.then_some(unproven),
+            is_refusing: false,
+            ejection: None,
+            ejections: 0,
+            calm_since: None,
+            streak: 0,
+            is_on_trial: false,
+            retry_after: None,
+            window: Window::default(),
+        }
+    }
+
+    /// What may be said of it.
+    pub fn standing(&self) -> Standing {
+        match self.check.map(|check| check.verdict) {
+            Some(Verdict::Unproven) => Standing::Unproven,
+            Some(Verdict::NeverPassed | Verdict::Failing) => Standing::Unhealthy,
+            Some(Verdict::Passing) | None if self.is_refusing => Standing::Refusing,
+            Some(Verdict::Passing) | None if self.ejection.is_some() => Standing::Ejected,
+            Some(Verdict::Passing) | None => Standing::Healthy,
+        }
+    }
+
+    /// Whether the next active check may change its standing, so that it is wanted soon.
+    pub fn is_changing(&self) -> bool {
+        self.check
+            .is_some_and(|check| check.run > 0 || check.verdict == Verdict::Unproven)
+    }
+
+    /// What it deserves to be ejected for now. Nothing, while it takes no traffic.
+    pub fn blame(&self, policy: &Policy) -> Option<Blame> {
+        let outlier = policy.outlier?;
+        if self.standing() != Standing::Healthy {
+            return None;
+        }
+        if self.streak >= outlier.failures || (self.is_on_trial && self.streak > 0) {
+            return Some(Blame::InARow(self.streak));
+        }
+        let Tally { good, bad } = self.window.sum();
+        let total = good.saturating_add(bad);
+        if bad == 0 || total < outlier.requests {
+            return None;
+        }
+        let percent = u64::from(good) * 100 / u64::from(total).max(1);
+        let percent = u32::try_from(percent).unwrap_or(u32::MAX);
+        (percent < outlier.success_rate).then_some(Blame::Rate(percent))
+    }
+
+    /// Takes in `event`, and before it so many exchanges that ended well since the last step.
+    pub fn step(
+        &mut self,
+        event: Event,
+        successes: u32,
+        policy: &Policy,
+        now: Instant,
+    ) -> Option<Change> {
+        let from = self.standing();
+        let window = policy.outlier.unwrap_or_default().window;
+        self.window.move_on(now, window);
+        if successes > 0 && self.ejection.is_none() {
+            self.streak = 0;
+            self.is_on_trial = false;
+            let newest = self.window.newest();
+            newest.good = newest.good.saturating_add(successes);
+        }
+        let mut cause = self.follow(policy);
+        if let Some(better) = self.take(event, policy, now) {
+            cause = Some(better);
+        }
+        let to = self.standing();
+        let cause = cause.filter(|_| to != from)?;
+        Some(Change { from, to, cause })
+    }
+
+    /// Does what follows from a policy that may be another than before.
+    fn follow(&mut self, policy: &Policy) -> Option<Cause> {
+        match (policy.check, self.check) {
+            (None, Some(_)) => {
+                self.check = None;
+                Some(Cause::Unchecked)
+            }
+            (Some(_), None) => {
+                // It has taken traffic until now, and goes on until a check says otherwise.
+                self.check = Some(Check {
+                    verdict: Verdict::Passing,
+                    run: 0,
+                });
+                None
+            }
+            (Some(_), Some(_)) | (None, None) => None,
+        }
+    }
+
+    fn take(&mut self, event: Event, policy: &Policy, now: Instant) -> Option<Cause> {
+        match event {
+            Event::Failed { retry_after } => {
+                if self.ejection.is_none() {
+                    self.streak = self.streak.saturating_add(1);
+                    let newest = self.window.newest();
+                    newest.bad = newest.bad.saturating_add(1);
+                    self.retry_after = retry_after;
+                }
+                None
+            }
+            Event::Refused => {
+                self.is_refusing = true;
+                self.give_way(now);
+                Some(Cause::Refused)
+            }
+            Event::Reached => {
+                if std::mem::take(&mut self.is_refusing) {
+                    self.is_on_trial = true;
+                    self.streak = 0;
+                }
+                Some(Cause::Reached)
+            }
+            Event::Checked(is_good) => {
+                let cause = self.checked(is_good, policy.check?);
+                if cause == Some(Cause::ChecksFailed) {
+                    self.give_way(now);
+                }
+                cause
+            }
+            Event::Ejected(blame) => {
+                self.eject(policy.outlier?, now);
+                Some(Cause::Blamed(blame))
+            }
+            Event::Pardoned => {
+                self.come_back(now);
+                Some(Cause::Pardoned)
+            }
+            Event::Ticked => {
+                let is_over = self.ejection.is_some_and(|until| until <= now);
+                if is_over || policy.outlier.is_none() {
+                    self.come_back(now);
+                }
+                self.forget(policy.outlier.unwrap_or_default().ejection, now);
+                Some(Cause::Served)
+            }
+        }
+    }
+
+    fn checked(&mut self, is_good: bool, thresholds: Thresholds) -> Option<Cause> {
+        let Thresholds { rise, fall } = thresholds;
+        let check = self.check.as_mut()?;
+        let (enough, then) = match (check.verdict, is_good) {
+            (Verdict::Unproven | Verdict::NeverPassed, true) => (1, Verdict::Passing),
+            (Verdict::Unproven, false) => (fall, Verdict::NeverPassed),
+            (Verdict::Failing, true) => (rise, Verdict::Passing),
+            (Verdict::Passing, false) => (fall, Verdict::Failing),
+            (Verdict::Passing, true) | (Verdict::Failing | Verdict::NeverPassed, false) => {
+                check.run = 0;
+                return None;
+            }
+        };
+        check.run = check.run.saturating_add(1);
+        if check.run < enough {
+            return None;
+        }
+        *check = Check {
+            verdict: then,
+            run: 0,
+        };
+        Some(match is_good {
+            true => Cause::ChecksPassed,
+            false => Cause::ChecksFailed,
+        })
+    }
+
+    fn eject(&mut self, outlier: Outlier, now: Instant) {
+        self.ejections = self.ejections.saturating_add(1);
+        let grown = outlier.ejection.saturating_mul(self.ejections);
+        let most = EJECTION_LIMIT.max(outlier.ejection);
+        let length = match self.retry_after.take() {
+            Some(asked) => asked.clamp(EJECTION_LEAST, most),
+            None => grown.min(most),
+        };
+        self.ejection = Some(now + length);
+        self.calm_since = None;
+    }
+
+    /// Ends an ejection for what is worse: beneath it, it would be forgotten in the count of those that are ejected.
+    fn give_way(&mut self, now: Instant) {
+        self.come_back(now);
+        self.is_on_trial = true;
+    }
+
+    fn come_back(&mut self, now: Instant) {
+        if self.ejection.take().is_some() {
+            self.is_on_trial = true;
+            self.streak = 0;
+            self.window = Window::default();
+            self.calm_since = Some(now);
+        }
+    }
+
+    /// Forgets one ejection for each time that it has been good for as long as the first one lasts.
+    fn forget(&mut self, ejection: Duration, now: Instant) {
+        let Some(since) = self.calm_since else { return };
+        if self.ejections > 0 && now.saturating_duration_since(since) >= ejection {
+            self.ejections -= 1;
+            self.calm_since = Some(now);
+        }
+    }
+}
+
+impl Window {
+    fn newest(&mut self) -> &mut Tally {
+        let [newest, ..] = &mut self.parts;
+        newest
+    }
+
+    /// Leaves behind what is older than `length`.
+    fn move_on(&mut self, now: Instant, length: Duration) {
+        let part = (length / PARTS).max(Duration::from_millis(1));
+        let since = *self.since.get_or_insert(now);
+        let passed = now.saturating_duration_since(since).as_nanos() / part.as_nanos();
+        let passed = u32::try_from(passed).unwrap_or(u32::MAX);
+        if passed >= PARTS {
+            self.parts = Default::default();
+            self.since = Some(now);
+            return;
+        }
+        for _ in 0..passed {
+            self.parts.rotate_right(1);
+            *self.newest() = Tally::default();
+        }
+        self.since = Some(since + part * passed);
+    }
+
+    fn sum(&self) -> Tally {
+        let sum = |sum: Tally, part: &Tally| Tally {
+            good: sum.good.saturating_add(part.good),
+            bad: sum.bad.saturating_add(part.bad),
+        };
+        self.parts.iter().fold(Tally::default(), sum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock;
+
+    const POLICY: Policy = Policy {
+        check: None,
+        outlier: Some(Outlier {
+            failures: 5,
+            success_rate: 50,
+            requests: 20,
+            window: Duration::from_secs(10),
+            ejection: Duration::from_secs(10),
+            max_ejected: 50,
+        }),
+    };
+
+    const FAILED: Event = Event::Failed { retry_after: None };
+
+    /// An endpoint, a policy and a time that moves by hand.
+    struct Case {
+        health: Health,
+        policy: Policy,
+        now: Instant,
+    }
+
+    impl Case {
+        fn new(policy: Policy) -> Self {
+            Self {
+                health: Health::new(policy.check.is_some()),
+                policy,
+                now: clock::now(),
+            }
+        }
+
+        fn step(&mut self, event: Event) -> Option<Cause> {
+            let change = self.health.step(event, 0, &self.policy, self.now);
+            change.map(|change| change.cause)
+        }
+
+        fn succeeds(&mut self, times: u32) {
+            self.health
+                .step(Event::Ticked, times, &self.policy, self.now);
+        }
+
+        fn passes(&mut self, seconds: u64) -> Option<Cause> {
+            self.now += Duration::from_secs(seconds);
+            self.step(Event::Ticked)
+        }
+
+        fn blame(&self) -> Option<Blame> {
+            self.health.blame(&self.policy)
+        }
+
+        /// Fails until it is blamed, and is ejected; how long for, in seconds.
+        fn is_ejected(&mut self) -> u64 {
+            while self.blame().is_none() {
+                self.step(FAILED);
+            }
+            let blame = self.blame().unwrap();
+            self.step(Event::Ejected(blame));
+            let mut seconds = 0;
+            while self.health.standing() == Standing::Ejected {
+                seconds += 1;
+                self.passes(1);
+            }
+            seconds
+        }
+    }
+
+    #[test]
+    fn failures_in_a_row_are_blamed_and_a_success_between_them_is_not() {
+        let mut case = Case::new(POLICY);
+        for _ in 0..4 {
+            case.step(FAILED);
+        }
+        case.succeeds(1);
+        for _ in 0..4 {
+            case.step(FAILED);
+            assert_eq!(case.blame(), None);
+        }
+        case.step(FAILED);
+        assert_eq!(case.blame(), Some(Blame::InARow(5)));
+    }
+
+    #[test]
+    fn a_bad_rate_is_blamed_once_enough_is_known_and_as_long_as_it_is_fresh() {
+        let mut case = Case::new(POLICY);
+        for _ in 0..9 {
+            case.step(FAILED);
+            case.succeeds(1);
+        }
+        case.step(FAILED);
+        assert_eq!(case.blame(), None, "19 are too few");
+        case.step(FAILED);
+        assert_eq!(case.blame(), Some(Blame::Rate(45)));
+        case.succeeds(2);
+        assert_eq!(case.blame(), None, "half is enough");
+        case.step(FAILED);
+        assert!(case.blame().is_some());
+        case.passes(5);
+        assert!(case.blame().is_some(), "5 s are in the window");
+        case.passes(6);
+        assert_eq!(case.blame(), None, "11 s are not");
+    }
+
+    #[test]
+    fn ejections_grow_and_are_forgotten_one_by_one() {
+        let mut case = Case::new(POLICY);
+        assert_eq!(
+            (case.is_ejected(), case.is_ejected(), case.is_ejected()),
+            (10, 20, 30)
+        );
+        for _ in 0..60 {
+            case.is_ejected();
+        }
+        assert_eq!(case.is_ejected(), 300, "the longest");
+        for _ in 0..700 {
+            case.passes(1);
+        }
+        case.succeeds(1);
+        assert_eq!(case.is_ejected(), 10);
+    }
+
+    #[test]
+    fn whoever_comes_back_is_on_trial_until_it_answers_well() {
+        let mut case = Case::new(POLICY);
+        case.is_ejected();
+        case.step(FAILED);
+        assert_eq!(case.blame(), Some(Blame::InARow(1)));
+        case.is_ejected();
+        case.succeeds(1);
+        case.step(FAILED);
+        assert_eq!(case.blame(), None);
+    }
+
+    #[test]
+    fn retry_after_says_how_long_within_bounds() {
+        let check = |asked, expected| {
+            let mut case = Case::new(POLICY);
+            for _ in 0..5 {
+                let retry_after = Some(Duration::from_secs(asked));
+                case.step(Event::Failed { retry_after });
+            }
+            assert_eq!(case.is_ejected(), expected);
+        };
+        check(4, 4);
+        check(0, 1);
+        check(86_400, 300);
+    }
+
+    #[test]
+    fn what_ends_while_it_is_out_counts_for_nothing() {
+        let mut case = Case::new(POLICY);
+        for _ in 0..5 {
+            case.step(FAILED);
+        }
+        case.step(Event::Ejected(Blame::InARow(5)));
+        for _ in 0..100 {
+            case.step(FAILED);
+        }
+        assert_eq!(case.passes(10), Some(Cause::Served));
+        assert_eq!(case.blame(), None);
+    }
+
+    #[test]
+    fn checks_need_so_many_results_in_a_row_and_the_first_success_is_enough() {
+        let policy = Policy {
+            check: Some(Thresholds { rise: 2, fall: 3 }),
+            outlier: None,
+        };
+        let mut case = Case::new(policy);
+        let said = |case: &mut Case, results: &[u8]| {
+            let mut told = String::new();
+            for result in results {
+                case.step(Event::Checked(*result == b'+'));
+                told.push(match case.health.standing() {
+                    Standing::Healthy => 'h',
+                    Standing::Unproven => 'n',
+                    Standing::Unhealthy => 'u',
+                    Standing::Ejected | Standing::Refusing => '?',
+                });
+            }
+            told
+        };
+        assert_eq!(said(&mut case, b"--+"), "nnh");
+        assert_eq!(said(&mut case, b"--+--+---"), "hhhhhhhhu");
+        assert_eq!(said(&mut case, b"+-+-++"), "uuuuuh");
+        let mut never = Case::new(policy);
+        assert!(never.health.is_changing());
+        assert_eq!(said(&mut never, b"----+"), "nnuuh");
+        assert!(!never.health.is_changing());
+        case.policy.check = None;
+        assert_eq!(said(&mut case, b"---"), "hhh", "checks are off");
+        case.policy.check = policy.check;
+        assert_eq!(said(&mut case, b"--"), "hh", "it had traffic before");
+    }
+
+    #[test]
+    fn one_that_refuses_is_out_until_it_takes_a_connection() {
+        let mut case = Case::new(POLICY);
+        assert_eq!(case.step(Event::Refused), Some(Cause::Refused));
+        assert_eq!(case.step(Event::Refused), None);
+        case.passes(1000);
+        assert_eq!(case.health.standing(), Standing::Refusing);
+        assert_eq!(case.step(Event::Reached), Some(Cause::Reached));
+        assert_eq!(case.health.standing(), Standing::Healthy);
+        case.step(FAILED);
+        assert_eq!(case.blame(), Some(Blame::InARow(1)));
+    }
+
+    #[test]
+    fn nobody_is_blamed_where_that_is_off_and_whoever_is_out_returns() {
+        let mut case = Case::new(POLICY);
+        for _ in 0..5 {
+            case.step(FAILED);
+        }
+        case.step(Event::Ejected(Blame::InARow(5)));
+        case.policy.outlier = None;
+        assert_eq!(case.step(Event::Ticked), Some(Cause::Served));
+        for _ in 0..50 {
+            case.step(FAILED);
+        }
+        assert_eq!(case.blame(), None);
+    }
+}
