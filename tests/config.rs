@@ -148,6 +148,9 @@ fn show_routes(text: &mut String, routes: &[route::Route], pools: &[pool::Pool])
             "Pool {name:?} {balance:?} {protocol:?} connect {connect:?}"
         )
         .unwrap();
+        if pool.outlier != Some(pool::Outlier::default()) {
+            writeln!(text, "  {:?}", pool.outlier).unwrap();
+        }
         for endpoint in &pool.endpoints {
             writeln!(text, "  {:?} weight {}", endpoint.address, endpoint.weight).unwrap();
         }

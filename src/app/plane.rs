@@ -19,6 +19,7 @@ use crate::config::Admin as AdminKey;
 use crate::controlplane::admin::socket::{AdminSocket, LeftSocket, make_folder};
 use crate::controlplane::admin::{Admin, Control};
 use crate::controlplane::discovery::dns;
+use crate::controlplane::prober;
 use crate::controlplane::process::inherit::{Inheritance, Predecessor};
 use crate::controlplane::process::pid_file::PidFile;
 use crate::controlplane::process::systemd::{Systemd, Teller};
@@ -106,6 +107,7 @@ async fn live(
             return tell(starter, Err(error));
         }
     };
+    tasks.spawn_local(prober::run(staged.source()));
     let (reload, watched) = staged.begin();
     let pid_file = pid_file.and_then(|path| {
         PidFile::write(&path)

@@ -18,7 +18,7 @@ use super::values::http::{
     RedirectTarget, SetFieldName, UrlPath,
 };
 use super::values::{
-    AdminAddress, Bytes, FilePath, IncludePath, Name, ServerName, Timeout, Workers,
+    AdminAddress, Bytes, FilePath, IncludePath, Name, Percent, ServerName, Timeout, Workers,
 };
 use super::{AccessLogFormat, AccessLogPath};
 use crate::base::addr::{EndpointTarget, ListenAddr};
@@ -283,6 +283,28 @@ section! {
         tls: PoolTlsKey, optional "cleartext";
         /// Timeouts towards the endpoints.
         timeouts: PoolTimeouts, optional "the defaults of its keys";
+        /// When endpoints are ejected for exchanges that failed, or `off`.
+        outlier: OutlierKey, optional "the defaults of its keys";
+    }
+}
+
+section! {
+    /// Ejection of endpoints whose exchanges fail, by no usable answer or one of 502, 503 and 504. The last endpoint that
+    /// is healthy stays.
+    Outlier as "outlier ejection" (Keys) {
+        /// So many failures in a row eject an endpoint: one failure in ten seconds, as elsewhere, ejects healthy ones.
+        failures: Count<1, 1000>, default "5";
+        /// Fewer successes than this eject an endpoint too; `0%` turns that off.
+        success_rate: Percent<0>, default "50%";
+        /// With fewer exchanges in the window the rate says nothing.
+        requests: Count<1, 1_000_000>, default "20";
+        /// The time in which the rate is taken.
+        window: Timeout, default "10s";
+        /// How long the first ejection lasts. The next lasts twice as long, then three times, at most 5 minutes, unless a
+        /// `Retry-After` of the endpoint says otherwise. Good times are counted against it.
+        ejection: Timeout, default "10s";
+        /// At most this share of a pool is ejected.
+        max_ejected: Percent<1>, default "50%";
     }
 }
 
@@ -518,6 +540,31 @@ impl Kind for PoolTlsKey {
     }
 }
 
+/// Outlier ejection: `off` or a map.
+#[derive(Clone, Debug)]
+pub(crate) enum OutlierKey {
+    Off,
+    On(Outlier),
+}
+
+impl Kind for OutlierKey {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match &node.value {
+            Value::Text(text) | Value::Filled(text) if text == "off" => Some(Self::Off),
+            Value::Text(_) | Value::Filled(_) | Value::Flag(_) => {
+                let help = "write `off`, or a map such as `{ failures: 10 }`; it is on if absent";
+                decoder.problem(node.place, "`outlier` is `off` or a map", help);
+                None
+            }
+            _ => Outlier::decode(node, decoder).map(Self::On),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![Shape::Word("off"), Outlier::shape()])
+    }
+}
+
 /// The access log: `off` or a map.
 #[derive(Clone, Debug)]
 pub(crate) enum AccessLogKey {
@@ -561,6 +608,7 @@ mod tests {
         unwritten::<Pool>();
         unwritten::<Endpoint>();
         unwritten::<PoolTls>();
+        unwritten::<Outlier>();
         unwritten::<AccessLog>();
         unwritten::<Limits>();
         unwritten::<Timeouts>();

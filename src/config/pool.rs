@@ -21,6 +21,38 @@ pub struct Pool {
     pub tls: Option<Tls>,
     /// Timeouts towards the endpoints.
     pub connect_timeout: Duration,
+    /// When endpoints are ejected for exchanges that failed; absent: never.
+    pub outlier: Option<Outlier>,
+}
+
+/// When an endpoint is ejected for the exchanges that failed there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outlier {
+    /// So many failures in a row.
+    pub failures: u32,
+    /// Fewer successes than so many of a hundred.
+    pub success_rate: u32,
+    /// With fewer exchanges in the window the rate says nothing.
+    pub requests: u32,
+    /// The time in which the rate is taken.
+    pub window: Duration,
+    /// How long the first ejection lasts.
+    pub ejection: Duration,
+    /// At most so many of a hundred endpoints are ejected.
+    pub max_ejected: u32,
+}
+
+impl Default for Outlier {
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            success_rate: 50,
+            requests: 20,
+            window: Duration::from_secs(10),
+            ejection: Duration::from_secs(10),
+            max_ejected: 50,
+        }
+    }
 }
 
 /// The balancing choice.

@@ -232,6 +232,13 @@ impl Writer {
         1 + self.retired.len()
     }
 
+    /// Where readers come from.
+    pub fn source(&self) -> Source {
+        Source {
+            cell: Arc::clone(&self.cell),
+        }
+    }
+
     /// The snapshot in force.
     pub fn current(&self) -> Arc<Snapshot> {
         self.cell.load_full()

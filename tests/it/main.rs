@@ -21,6 +21,7 @@ mod drain;
 mod examples;
 mod faults;
 mod headers;
+mod health;
 mod hostile;
 mod limits;
 mod pools;

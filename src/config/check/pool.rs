@@ -8,8 +8,8 @@ use super::{Folder, listener, to_u32};
 use crate::base::addr::EndpointTarget;
 use crate::base::name::PoolName;
 use crate::config::decode::{At, Decoder};
-use crate::config::keys::{self, EndpointKey, PoolTlsKey};
-use crate::config::pool::{Endpoint, Pool, Tls};
+use crate::config::keys::{self, EndpointKey, OutlierKey, PoolTlsKey};
+use crate::config::pool::{Endpoint, Outlier, Pool, Tls};
 use crate::config::values::Timeout;
 
 const CONNECT: Duration = Duration::from_secs(2);
@@ -56,7 +56,25 @@ fn pool(
         protocol: keys.protocol.value,
         tls,
         connect_timeout,
+        outlier: match keys.outlier.as_ref().map(|at| &at.value) {
+            None => Some(Outlier::default()),
+            Some(OutlierKey::Off) => None,
+            Some(OutlierKey::On(keys)) => Some(outlier(keys)),
+        },
     })
+}
+
+fn outlier(keys: &keys::Outlier) -> Outlier {
+    let Timeout(window) = keys.window.value;
+    let Timeout(ejection) = keys.ejection.value;
+    Outlier {
+        failures: to_u32(keys.failures.value.0),
+        success_rate: keys.success_rate.value.0,
+        requests: to_u32(keys.requests.value.0),
+        window,
+        ejection,
+        max_ejected: keys.max_ejected.value.0,
+    }
 }
 
 fn tls(keys: &keys::PoolTls, folder: Folder<'_>) -> Tls {

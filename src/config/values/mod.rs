@@ -180,6 +180,41 @@ impl<const LEAST: u64, const MOST: u64> Text for Bytes<LEAST, MOST> {
     }
 }
 
+/// A share, from a least one to all.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Percent<const LEAST: u32>(pub(crate) u32);
+
+impl<const LEAST: u32> Text for Percent<LEAST> {
+    const WHAT: &'static str = "a share in percent";
+    const PATTERN: Option<&'static str> = Some("^[0-9]+%$");
+
+    fn instead_of(number: i64) -> String {
+        format!("write `{number}%`")
+    }
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        let digits = text.strip_suffix('%').filter(|digits| {
+            // A sign is none of them.
+            digits.bytes().all(|byte| byte.is_ascii_digit())
+        });
+        let percent = digits.and_then(|digits| digits.parse().ok());
+        match percent {
+            Some(percent) if (LEAST..=100).contains(&percent) => Ok(Self(percent)),
+            Some(_) => {
+                let help = format!("the bounds are {LEAST}% and 100%");
+                Err(Wrong::new(format!("`{text}` is out of bounds"), help))
+            }
+            None => {
+                let message = format!("`{text}` is not a share in percent");
+                Err(Wrong::new(
+                    message,
+                    "write a whole number with a `%`, such as `50%`",
+                ))
+            }
+        }
+    }
+}
+
 /// The number of workers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Workers {

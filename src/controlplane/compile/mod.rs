@@ -5,6 +5,7 @@
 //! snapshot (invariant I4); what is equal to before *is* the one from before, by `Arc`, so that the data plane can
 //! tell.
 
+mod health;
 mod listener;
 mod pool;
 mod route;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashMapExt};
 
 use super::listener::Unread;
-use super::{Errors, Materials};
+use super::{Errors, Materials, health};
 use crate::base::addr::{EndpointAddr, EndpointTarget};
 use crate::base::name::PoolName;
 use crate::config;
@@ -18,7 +18,6 @@ use crate::config::pool::Balance;
 use crate::dataplane::snapshot::Snapshot;
 use crate::dataplane::tls::{AlpnOffer, ClientOptions, ClientPlan, Roots, ServerName};
 use crate::dataplane::upstream::endpoint::{Endpoint, Identity, Protocol, Tls};
-use crate::dataplane::upstream::health::{Outlier, Policy};
 use crate::dataplane::upstream::pick::{Picker, Schedule};
 use crate::dataplane::upstream::pool::{Member, Pool};
 
@@ -124,10 +123,7 @@ fn settle(
         Balance::RoundRobin => Picker::RoundRobin(Schedule::new(&weights)),
         Balance::LeastConnections => Picker::LeastConnections(Schedule::new(&weights)),
     };
-    let policy = Policy {
-        check: None,
-        outlier: Some(Outlier::default()),
-    };
+    let policy = health::policy(pool);
     if let Some(previous) = previous {
         if previous.connect_timeout == pool.connect_timeout
             && previous.policy == policy

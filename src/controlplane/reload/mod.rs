@@ -32,7 +32,7 @@ use crate::base::clock;
 use crate::config::Config;
 use crate::config::error::ConfigError;
 use crate::controlplane::compile::Outside;
-use crate::dataplane::snapshot::{self, Writer};
+use crate::dataplane::snapshot::{self, Source, Writer};
 use crate::dataplane::worker::{Pulse, Workers};
 
 use self::board::Board;
@@ -215,6 +215,11 @@ impl Staged {
     pub fn error_at(&self, path: &str, message: &str, help: Option<&str>) -> StartError {
         let source = &self.reload.in_force.main.source;
         StartError::Config(vec![source.error_at(path, message, help)])
+    }
+
+    /// Where readers of the snapshot come from.
+    pub fn source(&self) -> Source {
+        self.reload.writer.source()
     }
 
     /// Puts it in force: the listeners accept. The second half says which files matter, to the watcher.

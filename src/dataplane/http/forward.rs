@@ -17,6 +17,7 @@ use crate::base::name::EndpointId;
 use crate::dataplane::http::body::{Closing, Intake, RequestBody};
 use crate::dataplane::http::expect::Latch;
 use crate::dataplane::http::headers::{self, Inbound};
+use crate::dataplane::http::observe;
 use crate::dataplane::http::retry::{self, Remains};
 use crate::dataplane::http::upgrade::{self, Switch, Wish};
 use crate::dataplane::http::{Downstream, Engine};
@@ -114,6 +115,7 @@ pub async fn forward(
     loop {
         let failure = match attempt(passage, endpoint, &mut outbound, wants, closing).await {
             Ok(answered) => {
+                observe::answer(pool, endpoint, &answered.head);
                 // Its room is for the fields of a request to come.
                 passage.engine.stock.give_fields(outbound.parts.headers);
                 return accept(passage, answered, wish, closing);
@@ -121,6 +123,7 @@ pub async fn forward(
             Err(failure) => failure,
         };
         closing.in_flight = None;
+        observe::failure(pool, endpoint, failure.fault, failure.reused);
         let remains = Remains {
             unsent: failure.unsent,
             repeatable: wants.repeatable,

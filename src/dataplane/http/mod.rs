@@ -11,6 +11,7 @@ pub mod forward;
 pub mod framing;
 pub mod headers;
 pub mod http1;
+pub mod observe;
 pub mod respond;
 pub mod retry;
 pub mod seen;

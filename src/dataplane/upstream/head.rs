@@ -82,6 +82,14 @@ impl AnswerHead {
         std::mem::take(self.map())
     }
 
+    /// The first value of a field, as it was written.
+    pub fn field(&self, name: &HeaderName) -> Option<&[u8]> {
+        match &self.fields {
+            Fields::Lines(lines) => lines.value(name),
+            Fields::Map(map) => map.get(name).map(HeaderValue::as_bytes),
+        }
+    }
+
     /// Whether the answer is of the kind that may pause for long: an event stream or gRPC.
     pub fn may_pause(&self) -> bool {
         match &self.fields {
@@ -133,15 +141,19 @@ impl Lines {
         })
     }
 
+    /// The first value of a field.
+    fn value(&self, name: &HeaderName) -> Option<&[u8]> {
+        let lines = self.iter().flat_map(|run| run.split(|byte| *byte == b'\n'));
+        lines.filter_map(apart).find_map(|(found, value)| {
+            found
+                .eq_ignore_ascii_case(name.as_str().as_bytes())
+                .then_some(value)
+        })
+    }
+
     fn to_map(&self, mut map: HeaderMap) -> HeaderMap {
         let lines = self.iter().flat_map(|run| run.split(|byte| *byte == b'\n'));
-        for line in lines {
-            let Some(colon) = memchr::memchr(b':', line) else {
-                continue;
-            };
-            let (name, value) = line.split_at(colon);
-            let value = value.get(1..).unwrap_or_default();
-            let value = octets::trim(value.strip_suffix(b"\r").unwrap_or(value));
+        for (name, value) in lines.filter_map(apart) {
             let name = HeaderName::from_bytes(name);
             let value = HeaderValue::from_maybe_shared(self.text.slice_ref(value));
             if let (Ok(name), Ok(value)) = (name, value) {
@@ -150,4 +162,12 @@ impl Lines {
         }
         map
     }
+}
+
+/// Name and value of a line.
+fn apart(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (name, value) = line.split_at(memchr::memchr(b':', line)?);
+    let value = value.get(1..).unwrap_or_default();
+    let value = octets::trim(value.strip_suffix(b"\r").unwrap_or(value));
+    Some((name, value))
 }
