@@ -148,6 +148,15 @@ fn show_routes(text: &mut String, routes: &[route::Route], pools: &[pool::Pool])
             "Pool {name:?} {balance:?} {protocol:?} connect {connect:?}"
         )
         .unwrap();
+        if let Some(check) = &pool.health_check {
+            writeln!(text, "  {check:?}").unwrap();
+        }
+        if pool.queue != Some(pool::Queue::default()) {
+            writeln!(text, "  {:?}", pool.queue).unwrap();
+        }
+        if let Some(threshold) = pool.panic_threshold {
+            writeln!(text, "  panic_threshold {threshold}").unwrap();
+        }
         if pool.outlier != Some(pool::Outlier::default()) {
             writeln!(text, "  {:?}", pool.outlier).unwrap();
         }

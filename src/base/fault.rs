@@ -116,6 +116,10 @@ faults! {
     NoRoute: "no_route" Ours 404 Never "destination_not_found";
     /// The pool has no endpoint that could take the request.
     NoEndpoint: "no_endpoint" Ours 503 Never "destination_unavailable";
+    /// No endpoint of the pool is usable, and as many requests wait for one as may.
+    QueueFull: "queue_full" Ours 503 Never "connection_limit_reached";
+    /// No endpoint of the pool was usable, and none became so while the request waited.
+    QueueTimeout: "queue_timeout" Upstream 503 Never "destination_unavailable";
     /// The site that the request is for is left out: its file is broken, and was so when Lockgate started.
     SiteInvalid: "site_invalid" Ours 503 Never "proxy_configuration_error";
     /// A limit of the proxy is reached.

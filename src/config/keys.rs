@@ -11,11 +11,11 @@ use super::decode::{At, Decoder, Form, KeyRule, Kind, Need, Section, Shape, Writ
 use super::kinds::{Count, Named, NonEmpty, OneOrMore};
 use super::listener::ClientAuthMode;
 use super::node::{Node, Value};
-use super::pool::{Balance, Protocol};
+use super::pool::{Balance, CheckType, Protocol};
 use super::route::HostMatch;
 use super::values::http::{
     FieldName, FieldValue, Method, OpenFieldName, Pattern, QueryName, RedirectStatus,
-    RedirectTarget, SetFieldName, UrlPath,
+    RedirectTarget, SetFieldName, StatusRange, UrlPath, UrlTarget,
 };
 use super::values::{
     AdminAddress, Bytes, FilePath, IncludePath, Name, Percent, ServerName, Timeout, Workers,
@@ -283,8 +283,60 @@ section! {
         tls: PoolTlsKey, optional "cleartext";
         /// Timeouts towards the endpoints.
         timeouts: PoolTimeouts, optional "the defaults of its keys";
+        /// Checks of the endpoints, such as `{ path: /healthz }`. With them, a new endpoint takes traffic after its first
+        /// success.
+        health_check: HealthCheck, optional "endpoints are not checked";
+        /// Requests wait while no endpoint is usable, or `off`. One that has waited in vain is tried once at the endpoint that
+        /// is the least bad.
+        queue: QueueKey, optional "the defaults of its keys";
+        /// If fewer endpoints than this are healthy, health is not looked at, and all of them take traffic: many that are
+        /// ill may do better than a few that are swamped.
+        panic_threshold: Percent<1>, optional "health is always looked at";
         /// When endpoints are ejected for exchanges that failed, or `off`.
         outlier: OutlierKey, optional "the defaults of its keys";
+    }
+}
+
+section! {
+    /// Checks of endpoints, on connections of their own, by the protocol and the TLS of the pool. A check that fails is told
+    /// in the process log once it changes something.
+    HealthCheck as "health check" (Keys) {
+        /// What is asked.
+        kind as "type": CheckType, default "http";
+        /// For `http`: the path, with a query if need be.
+        path: UrlTarget, optional "`/`";
+        /// For `http`: the host that is asked for.
+        host: FieldValue, optional "the name that TLS verifies, or the endpoint's address";
+        /// For `http`: further header fields.
+        headers: Named<FieldName, FieldValue>, optional "none";
+        /// For `http`: a status that is good, such as `204`, or a range, such as `200-299`, or a list of them.
+        status: OneOrMore<StatusRange>, optional "`200-399`";
+        /// For `http`: a text that the body has to hold, within its first 64 KiB.
+        body: String, optional "it is not looked at";
+        /// For `grpc`: the name of the service.
+        service: String, optional "the server as a whole";
+        /// Another port than the endpoint's.
+        port: Count<1, 65535>, optional "the endpoint's";
+        /// From the end of a check to the next one, give or take a fifth: endpoints are not all checked in one moment.
+        interval: Timeout, default "5s";
+        /// The same while the next results may change something.
+        fast_interval: Timeout, optional "1s, or `interval` if that is shorter";
+        /// A check, whole.
+        timeout: Timeout, optional "2s, or `interval` if that is shorter";
+        /// Successes in a row that make an unhealthy endpoint healthy. One that is new needs one.
+        rise: Count<1, 100>, default "2";
+        /// Failures in a row that make a healthy endpoint unhealthy.
+        fall: Count<1, 100>, default "3";
+    }
+}
+
+section! {
+    /// Requests that wait while no endpoint is usable: first come, first served.
+    Queue as "queue" (Keys) {
+        /// Requests that wait at a time; one too many is answered 503 at once.
+        size: Count<1, 65536>, default "1024";
+        /// How long a request waits in all.
+        wait: Timeout, default "3s";
     }
 }
 
@@ -540,6 +592,31 @@ impl Kind for PoolTlsKey {
     }
 }
 
+/// The queue of a pool: `off` or a map.
+#[derive(Clone, Debug)]
+pub(crate) enum QueueKey {
+    Off,
+    On(Queue),
+}
+
+impl Kind for QueueKey {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match &node.value {
+            Value::Text(text) | Value::Filled(text) if text == "off" => Some(Self::Off),
+            Value::Text(_) | Value::Filled(_) | Value::Flag(_) | Value::Integer(_) => {
+                let help = "write `off`, or a map such as `{ size: 100, wait: 1s }`";
+                decoder.problem(node.place, "`queue` is `off` or a map", help);
+                None
+            }
+            _ => Queue::decode(node, decoder).map(Self::On),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![Shape::Word("off"), Queue::shape()])
+    }
+}
+
 /// Outlier ejection: `off` or a map.
 #[derive(Clone, Debug)]
 pub(crate) enum OutlierKey {
@@ -608,6 +685,8 @@ mod tests {
         unwritten::<Pool>();
         unwritten::<Endpoint>();
         unwritten::<PoolTls>();
+        unwritten::<HealthCheck>();
+        unwritten::<Queue>();
         unwritten::<Outlier>();
         unwritten::<AccessLog>();
         unwritten::<Limits>();

@@ -1,5 +1,6 @@
 //! Pools: endpoints, balancing, how endpoints are reached.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,8 +22,88 @@ pub struct Pool {
     pub tls: Option<Tls>,
     /// Timeouts towards the endpoints.
     pub connect_timeout: Duration,
+    /// How endpoints are checked; absent: they are not.
+    pub health_check: Option<HealthCheck>,
+    /// Requests that wait while no endpoint is usable; absent: none do.
+    pub queue: Option<Queue>,
+    /// If fewer of a hundred endpoints are healthy, health is not looked at; absent: it always is.
+    pub panic_threshold: Option<u32>,
     /// When endpoints are ejected for exchanges that failed; absent: never.
     pub outlier: Option<Outlier>,
+}
+
+/// Requests that wait while no endpoint is usable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// How many.
+    pub size: usize,
+    /// How long each.
+    pub wait: Duration,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            size: 1024,
+            wait: Duration::from_secs(3),
+        }
+    }
+}
+
+/// Checks of endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is asked.
+    pub question: Question,
+    /// Another port than the endpoint's.
+    pub port: Option<u16>,
+    /// From the end of a check to the next one.
+    pub interval: Duration,
+    /// The same while the next results may change something.
+    pub fast_interval: Duration,
+    /// A check, whole.
+    pub timeout: Duration,
+    /// Successes in a row that make an unhealthy endpoint healthy.
+    pub rise: u32,
+    /// Failures in a row that make a healthy one unhealthy.
+    pub fall: u32,
+}
+
+/// The kind of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CheckType {
+    /// A GET, whose answer is looked at.
+    #[default]
+    Http,
+    /// Whether a connection can be made.
+    Tcp,
+    /// The gRPC health checking protocol.
+    Grpc,
+}
+
+/// What a check asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// A GET, whose answer is looked at.
+    Http {
+        /// The path, perhaps with a query.
+        path: String,
+        /// The host that is asked for; absent: the endpoint's own.
+        host: Option<String>,
+        /// Further header fields.
+        headers: Vec<(String, String)>,
+        /// Statuses that are good.
+        status: Vec<RangeInclusive<u16>>,
+        /// A text that the body has to hold.
+        body: Option<String>,
+    },
+    /// Whether a connection can be made.
+    Tcp,
+    /// The gRPC health checking protocol.
+    Grpc {
+        /// The name of the service; empty: the server as a whole.
+        service: String,
+    },
 }
 
 /// When an endpoint is ejected for the exchanges that failed there.

@@ -66,7 +66,11 @@ fn an_answer_is_recorded_with_all_that_is_known() {
 fn a_fault_is_recorded_once() {
     play(|| {
         let refuses = backend::refuses();
-        let proxy = proxy::before(&[&refuses]);
+        let proxy = proxy::start(
+            "routes: [{ pool: app, retry: { attempts: 0 } }]\n\
+             pools: { app: { endpoints: [\"@app\"] } }",
+            &[("app", &refuses)],
+        );
         proxy.client().get("/");
         ends_with(proxy, 502, "connect_failed");
     });

@@ -16,9 +16,10 @@ use crate::harness::wire::Message;
 use crate::harness::{backend, play};
 
 /// The recipes that have a case here.
-const TRIED: [&str; 12] = [
+const TRIED: [&str; 13] = [
     "canary",
     "grpc",
+    "health",
     "least-connections",
     "maintenance",
     "mtls",
@@ -94,7 +95,17 @@ impl Recipe {
         self
     }
 
-    /// The same for an endpoint of a site.
+    /// The same with an address that refuses connections.
+    fn endpoint_refusing(mut self, written: &str) -> Self {
+        assert!(
+            self.text.contains(written),
+            "{written} is not in the recipe"
+        );
+        self.text = self.text.replace(written, &backend::refuses().to_string());
+        self
+    }
+
+    /// The same as `endpoint` for one of a site.
     fn endpoint_of(self, site: &str, written: &str, backend: &Backend) -> Self {
         let file = self.folder.path().join("sites").join(site);
         let text = fs::read_to_string(&file).unwrap();
@@ -393,5 +404,20 @@ fn websocket() {
         );
         assert_eq!(client.head().status(), 101);
         assert_eq!(client.wire.exactly(5).0, b"hello");
+    });
+}
+
+#[test]
+fn health_passes_over_the_app_that_is_away() {
+    play(|| {
+        let app = backend::named("app");
+        let running = recipe("health")
+            .endpoint("127.0.0.1:3001", &app)
+            .endpoint_refusing("127.0.0.1:3002")
+            .start();
+        for _ in 0..6 {
+            assert_eq!(running.get("localhost", "/").text(), "app");
+        }
+        assert!(app.requests(1).iter().any(|one| one.target() == "/whoami"));
     });
 }

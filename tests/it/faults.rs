@@ -6,7 +6,11 @@ use crate::harness::{backend, play, proxy};
 
 fn failure(fields: &str) -> Message {
     let refuses = backend::refuses();
-    let proxy = proxy::before(&[&refuses]);
+    let proxy = proxy::start(
+        "routes: [{ pool: app, retry: { attempts: 0 } }]\n\
+         pools: { app: { endpoints: [\"@app\"] } }",
+        &[("app", &refuses)],
+    );
     let answer = proxy
         .client()
         .ask(&format!("GET / HTTP/1.1\r\nHost: app.test\r\n{fields}\r\n"));
@@ -46,8 +50,8 @@ fn browsers_programs_and_terminals_get_the_form_that_they_read() {
 #[test]
 fn an_answer_to_head_has_a_length_and_no_body() {
     play(|| {
-        let refuses = backend::refuses();
-        let proxy = proxy::before(&[&refuses]);
+        let silent = backend::closes_after(0);
+        let proxy = proxy::before(&[&silent]);
         let mut client = proxy.client();
         let head = client.ask("HEAD / HTTP/1.1\r\nHost: app.test\r\n\r\n");
         assert_eq!(head.status(), 502);
@@ -73,7 +77,11 @@ fn proxy_status_names_the_kind_of_failure() {
             assert_eq!(answer.field("cache-control"), Some("no-store"));
         }
         let refuses = backend::refuses();
-        let proxy = proxy::before(&[&refuses]);
+        let proxy = proxy::start(
+            "routes: [{ pool: app, retry: { attempts: 0 } }]\n\
+             pools: { app: { endpoints: [\"@app\"] } }",
+            &[("app", &refuses)],
+        );
         let answer = h2::Client::connect(proxy.address()).get("http://app.test/");
         let status = "lockgate; error=connection_refused";
         assert_eq!(answer.field("proxy-status"), Some(status));

@@ -188,7 +188,7 @@ fn grpc_clients_read_our_own_errors_as_a_status() {
     play(|| {
         let refuses = backend::refuses();
         let certs = app();
-        let proxy = both(&certs, &refuses, "protocol: h2");
+        let proxy = both(&certs, &refuses, "protocol: h2, queue: off");
         let request = Request::post("http://app.test/pkg.Service/Method")
             .header("content-type", "application/grpc+proto")
             .header("te", "trailers")
@@ -198,7 +198,7 @@ fn grpc_clients_read_our_own_errors_as_a_status() {
         assert_eq!(answer.field("content-type"), Some("application/grpc"));
         assert_eq!(answer.field("grpc-status"), Some("14"));
         let record = proxy.record();
-        assert_eq!(record["fault"], "connect_failed");
+        assert_eq!(record["fault"], "no_endpoint");
     });
 }
 

@@ -63,7 +63,7 @@ fn our_own_errors_are_a_grpc_status() {
     let said = call("down", &proxy);
     assert!(said.contains("down UNAVAILABLE"), "{said}");
     assert!(said.contains("down stream UNAVAILABLE"), "{said}");
-    for fault in ["no_route", "response_timeout", "connect_failed"] {
+    for fault in ["no_route", "response_timeout", "queue_timeout"] {
         proxy.record(|record| record["fault"] == fault);
     }
 }

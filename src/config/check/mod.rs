@@ -4,6 +4,7 @@
 //! are held against all parts; there is a config only if no rule was broken.
 
 mod filter;
+mod health;
 mod listener;
 mod pool;
 mod route;

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use foldhash::{HashMap, HashMapExt};
 
-use super::{Folder, listener, to_u32};
+use super::{Folder, health, listener, to_u32, to_usize};
 use crate::base::addr::EndpointTarget;
 use crate::base::name::PoolName;
 use crate::config::decode::{At, Decoder};
-use crate::config::keys::{self, EndpointKey, OutlierKey, PoolTlsKey};
-use crate::config::pool::{Endpoint, Outlier, Pool, Tls};
+use crate::config::keys::{self, EndpointKey, OutlierKey, PoolTlsKey, QueueKey};
+use crate::config::pool::{Endpoint, Outlier, Pool, Queue, Tls};
 use crate::config::values::Timeout;
 
 const CONNECT: Duration = Duration::from_secs(2);
@@ -56,6 +56,19 @@ fn pool(
         protocol: keys.protocol.value,
         tls,
         connect_timeout,
+        health_check: keys
+            .health_check
+            .as_ref()
+            .and_then(|at| health::check(&at.value, keys, decoder)),
+        queue: match keys.queue.as_ref().map(|at| &at.value) {
+            None => Some(Queue::default()),
+            Some(QueueKey::Off) => None,
+            Some(QueueKey::On(keys)) => Some(Queue {
+                size: to_usize(keys.size.value.0),
+                wait: keys.wait.value.0,
+            }),
+        },
+        panic_threshold: keys.panic_threshold.as_ref().map(|at| at.value.0),
         outlier: match keys.outlier.as_ref().map(|at| &at.value) {
             None => Some(Outlier::default()),
             Some(OutlierKey::Off) => None,

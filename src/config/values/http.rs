@@ -1,7 +1,9 @@
 //! What requests and answers are made of: hosts, paths, methods, header fields, redirects.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
+use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue};
 
 use super::is_dns_name;
@@ -9,7 +11,7 @@ use crate::base::path::normal_path;
 use crate::base::pattern;
 use crate::config::decode::{Decoder, Kind, Shape};
 use crate::config::kinds::{Count, Text, Wrong};
-use crate::config::node::Node;
+use crate::config::node::{Node, Value};
 use crate::config::route::HostMatch;
 use crate::config::suggest::{listed, suggestion};
 
@@ -340,4 +342,84 @@ impl Kind for RedirectStatus {
 
 impl RedirectStatus {
     const ALL: [u16; 5] = [301, 302, 303, 307, 308];
+}
+
+/// A path as a request has it, perhaps with a query.
+#[derive(Clone, Debug)]
+pub(crate) struct UrlTarget(pub(crate) String);
+
+impl Text for UrlTarget {
+    const WHAT: &'static str = "a path";
+    const PATTERN: Option<&'static str> = Some("^/");
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        let wrong = |help: &str| Wrong::new(format!("`{text}` is not a path"), help);
+        if !text.starts_with('/') {
+            return Err(wrong("a path begins with `/`, such as `/healthz`"));
+        }
+        if text.contains('#') {
+            return Err(wrong("leave out what stands behind `#`: it is never sent"));
+        }
+        match text.parse::<PathAndQuery>() {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(_) => Err(wrong("write special characters as `%` and two digits")),
+        }
+    }
+}
+
+/// A status, or all from one to another.
+#[derive(Clone, Debug)]
+pub(crate) struct StatusRange(pub(crate) RangeInclusive<u16>);
+
+impl StatusRange {
+    fn read(text: &str) -> Result<Self, Wrong> {
+        let status = |text: &str| {
+            let number = text.trim().parse::<u16>().ok();
+            number.filter(|status| (200..=599).contains(status))
+        };
+        let ends = match text.split_once('-') {
+            Some((first, last)) => (status(first), status(last)),
+            None => (status(text), status(text)),
+        };
+        let (Some(first), Some(last)) = ends else {
+            let message = format!("`{text}` is neither a status nor a range of them");
+            let help = "write a status from 200 to 599, or a range such as `200-299`";
+            return Err(Wrong::new(message, help));
+        };
+        if first > last {
+            let message = format!("`{text}` ends before it begins");
+            return Err(Wrong::new(message, format!("write `{last}-{first}`")));
+        }
+        Ok(Self(first..=last))
+    }
+}
+
+impl Kind for StatusRange {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        let text = match &node.value {
+            Value::Text(text) | Value::Filled(text) => text.clone(),
+            Value::Integer(number) => number.to_string(),
+            _ => {
+                decoder.expected("a status or a range of them", node, None);
+                return None;
+            }
+        };
+        match Self::read(&text) {
+            Ok(range) => Some(range),
+            Err(wrong) => {
+                decoder.problem(node.place, wrong.message, wrong.help);
+                None
+            }
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![
+            Count::<200, 599>::shape(),
+            Shape::Text {
+                what: "a range of statuses",
+                pattern: Some("^[2-5][0-9][0-9](-[2-5][0-9][0-9])?$"),
+            },
+        ])
+    }
 }

@@ -14,7 +14,7 @@ use super::decode::{Choice, Decoder, Kind, Shape, choice};
 use super::kinds::{Count, Text, Wrong};
 use super::listener::ClientAuthMode;
 use super::node::{Node, Value};
-use super::pool::{Balance, Protocol};
+use super::pool::{Balance, CheckType, Protocol};
 use super::{AccessLogFormat, AccessLogPath};
 use crate::base::addr::{EndpointTarget, ListenAddr};
 use crate::base::name::PoolName;
@@ -30,6 +30,11 @@ choice! {
         Auto = "auto" "HTTP/1.1 in clear; over TLS what ALPN says, HTTP/2 before HTTP/1.1.",
         Http1 = "http1" "HTTP/1.1 only.",
         H2 = "h2" "HTTP/2 only: by prior knowledge in clear.",
+    }
+    CheckType {
+        Http = "http" "A GET, whose answer is looked at.",
+        Tcp = "tcp" "Whether a connection can be made, TLS included.",
+        Grpc = "grpc" "The gRPC health checking protocol, over HTTP/2.",
     }
     ClientAuthMode {
         Required = "required" "The handshake fails without a certificate.",

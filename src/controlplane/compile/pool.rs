@@ -20,6 +20,7 @@ use crate::dataplane::tls::{AlpnOffer, ClientOptions, ClientPlan, Roots, ServerN
 use crate::dataplane::upstream::endpoint::{Endpoint, Identity, Protocol, Tls};
 use crate::dataplane::upstream::pick::{Picker, Schedule};
 use crate::dataplane::upstream::pool::{Member, Pool};
+use crate::dataplane::upstream::queue;
 
 pub(super) fn compile(
     pools: &[config::pool::Pool],
@@ -101,8 +102,12 @@ fn one(
                 .endpoints
                 .get(&identity)
                 .map(|&known| Arc::clone(known));
-            let endpoint_now =
-                known.unwrap_or_else(|| Arc::new(Endpoint::new(identity, tls.clone())));
+            let endpoint_now = known.unwrap_or_else(|| {
+                Arc::new(match pool.health_check {
+                    Some(_) => Endpoint::unproven(identity, tls.clone()),
+                    None => Endpoint::new(identity, tls.clone()),
+                })
+            });
             members.push(Member {
                 endpoint: endpoint_now,
                 weight: endpoint.weight,
@@ -124,9 +129,17 @@ fn settle(
         Balance::LeastConnections => Picker::LeastConnections(Schedule::new(&weights)),
     };
     let policy = health::policy(pool);
+    let check = health::plan(pool, previous);
+    let queue = pool.queue.map(|written| queue::Plan {
+        size: written.size,
+        wait: written.wait,
+    });
     if let Some(previous) = previous {
         if previous.connect_timeout == pool.connect_timeout
             && previous.policy == policy
+            && previous.check == check
+            && previous.panic_threshold == pool.panic_threshold
+            && previous.queue == queue
             && is_same_choice(&previous.picker, &picker)
             && is_same_members(&previous.members, &members)
         {
@@ -140,7 +153,9 @@ fn settle(
         picker,
         connect_timeout: pool.connect_timeout,
         policy,
-        panic_threshold: None,
+        check,
+        panic_threshold: pool.panic_threshold,
+        queue,
         live: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.live)),
     })
 }

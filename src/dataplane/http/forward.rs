@@ -28,6 +28,7 @@ use crate::dataplane::upstream::draft::{Added, Draft, Failure};
 use crate::dataplane::upstream::endpoint::{Endpoint, Protocol};
 use crate::dataplane::upstream::head::AnswerHead;
 use crate::dataplane::upstream::pool::Pool;
+use crate::dataplane::upstream::queue::Place;
 
 /// What an exchange passes by on its way, from the request's head to the answer's.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +46,9 @@ pub struct Passage<'a> {
 /// Times that a request is sent again because an idle connection turned out to be dead. The second goes out on a
 /// fresh connection, so more would tell nothing new.
 const STALE_REPEATS: u32 = 1;
+
+/// Endpoints that may refuse a request's connection without a cost to its retries, before it waits for others.
+const REFUSALS: u32 = 16;
 
 /// A request on its way to an endpoint.
 #[derive(Debug)]
@@ -110,8 +114,12 @@ pub async fn forward(
         idle_limit: passage.snapshot.limits.idle_connections,
         header_bytes: passage.snapshot.limits.response_header_bytes,
     };
-    let mut last = Fault::NoEndpoint;
-    let mut endpoint = pool.pick(&tried).ok_or(last)?;
+    let mut refusals = REFUSALS;
+    let mut waiting = Waiting::default();
+    let mut endpoint = match pool.pick(&tried) {
+        Some(endpoint) => endpoint,
+        None => Box::pin(waiting.wait(pool)).await?,
+    };
     loop {
         let failure = match attempt(passage, endpoint, &mut outbound, wants, closing).await {
             Ok(answered) => {
@@ -128,7 +136,7 @@ pub async fn forward(
             unsent: failure.unsent,
             repeatable: wants.repeatable,
         };
-        last = failure.fault;
+        let last = failure.fault;
         if !retry::may_repeat(last, remains) {
             return Err(last);
         }
@@ -138,12 +146,69 @@ pub async fn forward(
             stale -= 1;
             continue;
         }
-        if retries == 0 {
-            return Err(last);
+        if let Some(fault) = waiting.has_ended {
+            return Err(if failure.unsent { fault } else { last });
         }
-        retries -= 1;
+        let is_refused = last == Fault::ConnectFailed && passage.route.retries > 0;
+        if is_refused && refusals == 0 {
+            endpoint = Box::pin(waiting.wait(pool)).await?;
+            tried.clear();
+            continue;
+        }
+        if is_refused {
+            // Nothing was sent, and nobody else meets it there: it is passed over from now on.
+            refusals -= 1;
+        } else if retries == 0 {
+            return Err(last);
+        } else {
+            retries -= 1;
+        }
         tried.push(endpoint.id);
-        endpoint = pool.pick(&tried).ok_or(last)?;
+        if let Some(next) = pool.pick(&tried) {
+            endpoint = next;
+        } else if let Some(same) = pool.pick(&[]) {
+            // All others were tried. One that broke off may serve the next connection; one that was slow will not.
+            if !matches!(last, Fault::ResponseMissing | Fault::ConnectionLost) {
+                return Err(last);
+            }
+            endpoint = same;
+        } else {
+            endpoint = Box::pin(waiting.wait(pool)).await?;
+            tried.clear();
+        }
+    }
+}
+
+/// The time that an exchange spends in the queue of its pool.
+#[derive(Default)]
+struct Waiting {
+    /// Boxed, since most exchanges never wait.
+    place: Option<Box<Place>>,
+    /// What to say if the attempt after it fails too: the wait is over.
+    has_ended: Option<Fault>,
+}
+
+impl Waiting {
+    /// Waits for a usable endpoint; when time is up, gives the least bad one, for one attempt.
+    async fn wait<'p>(&mut self, pool: &'p Pool) -> Result<&'p Arc<Endpoint>, Fault> {
+        let least_bad = pool.least_bad().ok_or(Fault::NoEndpoint)?;
+        let Some(plan) = pool.queue else {
+            self.has_ended = Some(Fault::NoEndpoint);
+            return Ok(least_bad);
+        };
+        let place = match self.place.take() {
+            Some(place) => place,
+            None => Box::new(pool.wait(plan, clock::now()).ok_or(Fault::QueueFull)?),
+        };
+        let place = self.place.insert(place);
+        while place.is_called().await {
+            if let Some(endpoint) = pool.pick(&[]) {
+                return Ok(endpoint);
+            }
+        }
+        self.place = None;
+        self.has_ended = Some(Fault::QueueTimeout);
+        Ok(pool.least_bad().unwrap_or(least_bad))
     }
 }
 

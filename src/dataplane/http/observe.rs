@@ -32,6 +32,10 @@ pub fn answer(pool: &Pool, endpoint: &Endpoint, head: &AnswerHead) {
 pub fn failure(pool: &Pool, endpoint: &Endpoint, fault: Fault, reused: bool) {
     let is_stale = reused && matches!(fault, Fault::ConnectionLost | Fault::ResponseMissing);
     match fault.side() {
+        // Nobody listens there: that needs no second opinion.
+        Side::Upstream if fault == Fault::ConnectFailed => {
+            note(pool, endpoint, Event::Refused, &fault.token());
+        }
         Side::Upstream if !is_stale => {
             let event = Event::Failed { retry_after: None };
             note(pool, endpoint, event, &fault.token());
@@ -59,8 +63,6 @@ fn retry_after(head: &AnswerHead) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use http::{HeaderMap, HeaderValue};
 
     use super::*;
@@ -80,7 +82,7 @@ mod tests {
         check("soon", None);
         check("-1", None);
         let moment = |seconds| {
-            let then = SystemTime::now() + Duration::from_secs(seconds) - Duration::from_secs(600);
+            let then = clock::wall() + Duration::from_secs(seconds) - Duration::from_secs(600);
             httpdate::fmt_http_date(then)
         };
         check(&moment(660), Some(6));

@@ -30,8 +30,8 @@ pub struct Dialled {
 /// Dropping the future closes the half-made connection.
 ///
 /// # Errors
-/// [`Fault::ConnectFailed`], [`Fault::ConnectTimeout`] or [`Fault::UpstreamTlsFailed`]; the cause goes to the
-/// process log.
+/// [`Fault::ConnectFailed`], [`Fault::ConnectTimeout`] or [`Fault::UpstreamTlsFailed`], or [`Fault::Overloaded`] where this
+/// machine has no descriptor or port left; the cause goes to the process log.
 pub async fn dial(
     endpoint: &Endpoint,
     only_http1: bool,
@@ -44,10 +44,26 @@ pub async fn dial(
     outcome
 }
 
+/// Sees whether an endpoint takes a connection within `timeout`, and closes it.
+///
+/// # Errors
+/// [`Fault::ConnectFailed`] or [`Fault::ConnectTimeout`].
+pub async fn reach(endpoint: &Endpoint, timeout: Duration) -> Result<(), Fault> {
+    match tokio::time::timeout(timeout, open(&endpoint.identity.address)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) => Err(Fault::ConnectFailed),
+        Err(_) => Err(Fault::ConnectTimeout),
+    }
+}
+
 async fn establish(endpoint: &Endpoint, only_http1: bool) -> Result<Dialled, Fault> {
     let transport = open(&endpoint.identity.address).await.map_err(|error| {
         tracing::debug!(endpoint = %endpoint.label, %error, "connecting failed");
-        Fault::ConnectFailed
+        if is_shortage(&error) {
+            Fault::Overloaded
+        } else {
+            Fault::ConnectFailed
+        }
     })?;
     let clear = match endpoint.identity.protocol {
         Protocol::Auto | Protocol::Http1 => Alpn::Http1,
@@ -69,6 +85,22 @@ async fn establish(endpoint: &Endpoint, only_http1: bool) -> Result<Dialled, Fau
     Ok(Dialled {
         stream,
         protocol: agreed.unwrap_or(clear),
+    })
+}
+
+/// Whether it is this machine that lacks something, descriptors or ports, so that nothing is said of an endpoint.
+fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| {
+        [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            Errno::ADDRNOTAVAIL,
+        ]
+        .contains(&errno)
     })
 }
 

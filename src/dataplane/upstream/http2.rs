@@ -33,7 +33,7 @@ const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// allows at a time, as was seen last.
 ///
 /// # Errors
-/// [`Fault::ConnectFailed`] if the endpoint does not take the preface.
+/// [`Fault::ConnectionLost`] if the endpoint does not take the preface.
 pub async fn open<B>(
     stream: Stream,
     header_bytes: usize,
@@ -56,7 +56,7 @@ where
     .await
     .map_err(|error| {
         tracing::debug!(%error, "the HTTP/2 preface failed");
-        Fault::ConnectFailed
+        Fault::ConnectionLost
     })?;
     let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
     tokio::task::spawn_local(drive(connection, Rc::clone(&allowed)));

@@ -16,3 +16,5 @@ pub mod http1;
 pub mod http2;
 pub mod pick;
 pub mod pool;
+pub mod probe;
+pub mod queue;

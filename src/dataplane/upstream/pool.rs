@@ -12,6 +12,8 @@ use crate::base::name::{EndpointId, PoolName};
 use crate::dataplane::upstream::endpoint::Endpoint;
 use crate::dataplane::upstream::health::{Blame, Change, Event, Policy, Standing};
 use crate::dataplane::upstream::pick::Picker;
+use crate::dataplane::upstream::probe::Plan;
+use crate::dataplane::upstream::queue::{self, Place, Queue};
 
 /// An endpoint and its share of the pool's work.
 #[derive(Clone, Debug)]
@@ -35,8 +37,12 @@ pub struct Pool {
     pub connect_timeout: Duration,
     /// What is held against its endpoints.
     pub policy: Policy,
+    /// How its endpoints are checked; absent: they are not.
+    pub check: Option<Arc<Plan>>,
     /// If fewer of a hundred endpoints are healthy, health is not looked at: all of them are better than a few.
     pub panic_threshold: Option<u32>,
+    /// How many requests wait while none is usable, and how long; absent: they do not.
+    pub queue: Option<queue::Plan>,
     /// Shared with the pools of this name in the snapshots before and after.
     pub live: Arc<Live>,
 }
@@ -48,6 +54,7 @@ pub struct Live {
     judging: Mutex<()>,
     is_out: AtomicBool,
     ejections: Ejections,
+    queue: Arc<Queue>,
 }
 
 /// Ejections so far, by what they were for.
@@ -92,6 +99,23 @@ impl Pool {
         self.picker.pick(&self.members, tried)
     }
 
+    /// The endpoint that is the least bad, for when none is usable: the best standing, then the fewest exchanges.
+    pub fn least_bad(&self) -> Option<&Arc<Endpoint>> {
+        let members = self.in_turn();
+        let endpoints = members.map(|member| &member.endpoint);
+        endpoints.min_by_key(|endpoint| (endpoint.standing(), endpoint.in_flight()))
+    }
+
+    /// A place in the queue of those who wait for an endpoint; `None` if it is full.
+    pub fn wait(&self, plan: queue::Plan, now: Instant) -> Option<Place> {
+        self.live.queue.enter(plan, now)
+    }
+
+    /// Whether requests wait for an endpoint.
+    pub fn is_wanted(&self) -> bool {
+        self.live.queue.is_waiting()
+    }
+
     /// Takes in what has happened at one of its endpoints; `detail` is for the process log, should something change.
     pub fn note(&self, endpoint: &Endpoint, event: Event, detail: &dyn fmt::Display, now: Instant) {
         let _judging = self.live.judge();
@@ -112,6 +136,9 @@ impl Pool {
         }
         // A reload may have changed the threshold.
         self.publish();
+        if self.is_wanted() && self.members.iter().any(|one| one.endpoint.is_usable()) {
+            self.live.queue.call();
+        }
     }
 
     /// Says whether the standing of the endpoint has changed.
@@ -179,6 +206,7 @@ impl Pool {
             }
             (true, false) => {
                 tracing::info!(pool = %self.name, "an endpoint of the pool is healthy again");
+                self.live.queue.begin_calling();
             }
             (true, true) | (false, false) => {}
         }
@@ -267,7 +295,9 @@ mod tests {
                 check,
                 outlier: Some(Outlier::default()),
             },
+            check: None,
             panic_threshold: None,
+            queue: None,
             live: Arc::default(),
         }
     }
@@ -386,7 +416,7 @@ mod tests {
                 }
                 let one = endpoint(&pool, dice(count) as usize);
                 // Some are worse than others.
-                let is_bad = one.id.0 % 3 == 0;
+                let is_bad = one.id.0.is_multiple_of(3);
                 match dice(8) {
                     0 => pool.tick(now),
                     1 => pool.note(one, Event::Checked(dice(3) > 0), &"", now),

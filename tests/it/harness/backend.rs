@@ -223,6 +223,11 @@ impl Connection {
         self.wire.hang_up();
     }
 
+    /// What the backend saw so far.
+    pub fn seen(&self) -> Seen {
+        self.memory.look().clone()
+    }
+
     /// Counts bytes that were taken.
     pub fn count(&self, bytes: usize) {
         self.memory.note(|seen| seen.written += bytes);

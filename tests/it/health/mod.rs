@@ -1,5 +1,8 @@
 //! The health of endpoints: who is passed over, for how long, and what becomes of requests when nobody is left.
 
+mod checks;
+mod queue;
+
 use std::time::Duration;
 
 use crate::harness::backend::Backend;
