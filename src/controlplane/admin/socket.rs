@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::full_path;
+
 /// Nobody but the owner connects.
 const MODE: u32 = 0o600;
 
@@ -95,7 +97,9 @@ impl AdminSocket {
     pub fn open(path: &Path, left: Vec<LeftSocket>) -> Result<Self, OpenError> {
         for LeftSocket { listener, is_ours } in left {
             let bound = listener.local_addr()?;
-            if bound.as_pathname() == Some(path) {
+            // Either may be written from where the process was started.
+            let is_the_same = |bound| full_path(bound) == full_path(path);
+            if bound.as_pathname().is_some_and(is_the_same) {
                 listener.set_nonblocking(true)?;
                 return Ok(Self::new(listener, path, is_ours));
             }

@@ -10,7 +10,7 @@ use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::Signal;
 
 use crate::harness::expect::PATIENCE;
-use crate::harness::process::{self, Folder, Process, kill, run};
+use crate::harness::process::{self, Folder, Process, is_there, kill, run};
 use crate::harness::{expect, play};
 
 const ONE: &str = "routes: [ { respond: { status: 200, body: one } } ]\n";
@@ -218,6 +218,7 @@ fn sockets_of_systemd_are_served_and_what_waits_in_them_is_answered() {
         assert_eq!(process.ends().code(), Some(0));
         kill(new, Signal::TERM);
         process.says_again(2, &["drained"]);
+        expect::eventually("its end", || (!is_there(new)).then_some(()));
         assert!(process.file("admin.sock").exists());
         // The socket is still there, for the next start.
         TcpStream::connect(address).unwrap();
