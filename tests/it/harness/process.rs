@@ -232,11 +232,13 @@ impl Process {
         run(self.folder.path(), arguments)
     }
 
-    /// Has it upgraded, which has to work.
+    /// Has it upgraded, which has to work, and waits until the process before has told its clients.
     #[track_caller]
     pub fn upgrade(&self) -> u32 {
+        let handed_over = self.lines(&["handed over: "]).len();
         let told = self.run(&["upgrade"]);
         assert!(told.is_good, "{}", told.text);
+        self.says_again(handed_over + 1, &["handed over: "]);
         let mut words = told.text.split(' ');
         words.nth(1).unwrap().parse().unwrap()
     }

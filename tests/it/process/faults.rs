@@ -138,7 +138,9 @@ fn an_upgrade_without_descriptors_fails_and_the_old_process_goes_on() {
         assert_eq!(client.get("/").text(), "one");
         drop(held);
         expect::eventually("descriptors", || {
-            process.run(&["upgrade"]).is_good.then_some(())
+            let told = process.run(&["upgrade"]);
+            eprintln!("{}", told.text);
+            told.is_good.then_some(())
         });
         assert_eq!(process.get("/"), "one");
     });
