@@ -8,9 +8,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::decode::{At, Decoder, Form, KeyRule, Kind, Need, Section, Shape, Written, section};
-use super::kinds::{Count, Named, NonEmpty, OneOrMore};
+use super::forms::{EndpointKey, PathKey, PoolTlsKey, ValueKey};
+use super::kinds::{Count, MayBeOff, Named, NonEmpty, OneOrMore, OrOff};
 use super::listener::ClientAuthMode;
-use super::node::{Node, Value};
+use super::node::Node;
 use super::pool::{Balance, CheckType, Protocol};
 use super::route::HostMatch;
 use super::values::http::{
@@ -38,7 +39,7 @@ section! {
         /// Named sets of endpoints.
         pools: Named<PoolName, Pool>, optional "no pools";
         /// One record for each exchange, or `off`.
-        access_log: AccessLogKey, optional "JSON lines on standard output";
+        access_log: OrOff<AccessLog>, optional "JSON lines on standard output";
         /// Networks of proxies before this one: their `X-Forwarded-*` and `Forwarded` are believed. Those of others are
         /// replaced.
         trusted_proxies: Vec<At<IpNet>>, optional "nobody is believed";
@@ -55,7 +56,7 @@ section! {
         /// left out if it never was, and the others go on.
         strict: bool, default "false";
         /// The control socket, or `off`.
-        admin: AdminKey, optional "the default of its key";
+        admin: OrOff<Admin>, optional "the default of its key";
     }
 }
 
@@ -288,12 +289,12 @@ section! {
         health_check: HealthCheck, optional "endpoints are not checked";
         /// Requests wait while no endpoint is usable, or `off`. One that has waited in vain is tried once at the endpoint that
         /// is the least bad.
-        queue: QueueKey, optional "the defaults of its keys";
+        queue: OrOff<Queue>, optional "the defaults of its keys";
         /// If fewer endpoints than this are healthy, health is not looked at, and all of them take traffic: many that are
         /// ill may do better than a few that are swamped.
         panic_threshold: Percent<1>, optional "health is always looked at";
         /// When endpoints are ejected for exchanges that failed, or `off`.
-        outlier: OutlierKey, optional "the defaults of its keys";
+        outlier: OrOff<Outlier>, optional "the defaults of its keys";
     }
 }
 
@@ -477,194 +478,26 @@ section! {
     }
 }
 
-/// The admin section: `off` or a map.
-#[derive(Clone, Debug)]
-pub(crate) enum AdminKey {
-    Off,
-    On(Admin),
+impl MayBeOff for Admin {
+    const KEY: &'static str = "admin";
+    const HELP: &'static str =
+        "write `off`, or a map such as `{ address: unix:/run/lockgate/admin.sock }`";
 }
 
-impl Kind for AdminKey {
-    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
-        match &node.value {
-            Value::Text(text) | Value::Filled(text) if text == "off" => Some(Self::Off),
-            Value::Text(_) | Value::Filled(_) | Value::Flag(_) => {
-                let help =
-                    "write `off`, or a map such as `{ address: unix:/run/lockgate/admin.sock }`";
-                decoder.problem(node.place, "`admin` is `off` or a map", help);
-                None
-            }
-            _ => Admin::decode(node, decoder).map(Self::On),
-        }
-    }
-
-    fn shape() -> Shape {
-        Shape::OneOf(vec![Shape::Word("off"), Admin::shape()])
-    }
+impl MayBeOff for AccessLog {
+    const KEY: &'static str = "access_log";
+    const HELP: &'static str = "write `off`, or a map such as `{ format: combined }`";
 }
 
-/// `path`: text, or one of several forms.
-#[derive(Clone, Debug)]
-pub(crate) enum PathKey {
-    Prefix(UrlPath),
-    Forms(PathForms),
+impl MayBeOff for Queue {
+    const KEY: &'static str = "queue";
+    const HELP: &'static str = "write `off`, or a map such as `{ size: 100, wait: 1s }`";
 }
 
-impl Kind for PathKey {
-    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
-        match node.value {
-            Value::Map(_) => PathForms::decode(node, decoder).map(Self::Forms),
-            _ => UrlPath::decode(node, decoder).map(Self::Prefix),
-        }
-    }
-
-    fn shape() -> Shape {
-        Shape::OneOf(vec![UrlPath::shape(), PathForms::shape()])
-    }
-}
-
-/// A value to match: text, or one of several forms.
-#[derive(Clone, Debug)]
-pub(crate) enum ValueKey {
-    Exact(String),
-    Forms(ValueForms),
-}
-
-impl Kind for ValueKey {
-    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
-        match node.value {
-            Value::Map(_) => ValueForms::decode(node, decoder).map(Self::Forms),
-            _ => String::decode(node, decoder).map(Self::Exact),
-        }
-    }
-
-    fn shape() -> Shape {
-        Shape::OneOf(vec![String::shape(), ValueForms::shape()])
-    }
-}
-
-/// An endpoint: an address, or a map.
-#[derive(Clone, Debug)]
-pub(crate) enum EndpointKey {
-    Address(EndpointTarget),
-    Endpoint(Endpoint),
-}
-
-impl Kind for EndpointKey {
-    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
-        match node.value {
-            Value::Map(_) => Endpoint::decode(node, decoder).map(Self::Endpoint),
-            _ => EndpointTarget::decode(node, decoder).map(Self::Address),
-        }
-    }
-
-    fn shape() -> Shape {
-        Shape::OneOf(vec![EndpointTarget::shape(), Endpoint::shape()])
-    }
-}
-
-/// TLS of a pool: `true` or a map.
-#[derive(Clone, Debug)]
-pub(crate) enum PoolTlsKey {
-    True,
-    Tls(Box<PoolTls>),
-}
-
-impl Kind for PoolTlsKey {
-    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
-        match &node.value {
-            Value::Flag(true) => Some(Self::True),
-            Value::Filled(text) if text == "true" => Some(Self::True),
-            Value::Flag(false) => {
-                decoder.problem(
-                    node.place,
-                    "`tls` is `true` or a map",
-                    "leave `tls` out for cleartext",
-                );
-                None
-            }
-            _ => PoolTls::decode(node, decoder).map(|tls| Self::Tls(Box::new(tls))),
-        }
-    }
-
-    fn shape() -> Shape {
-        Shape::OneOf(vec![Shape::True, PoolTls::shape()])
-    }
-}
-
-/// The queue of a pool: `off` or a map.
-#[derive(Clone, Debug)]
-pub(crate) enum QueueKey {
-    Off,
-    On(Queue),
-}
-
-impl Kind for QueueKey {
-    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
-        match &node.value {
-            Value::Text(text) | Value::Filled(text) if text == "off" => Some(Self::Off),
-            Value::Text(_) | Value::Filled(_) | Value::Flag(_) | Value::Integer(_) => {
-                let help = "write `off`, or a map such as `{ size: 100, wait: 1s }`";
-                decoder.problem(node.place, "`queue` is `off` or a map", help);
-                None
-            }
-            _ => Queue::decode(node, decoder).map(Self::On),
-        }
-    }
-
-    fn shape() -> Shape {
-        Shape::OneOf(vec![Shape::Word("off"), Queue::shape()])
-    }
-}
-
-/// Outlier ejection: `off` or a map.
-#[derive(Clone, Debug)]
-pub(crate) enum OutlierKey {
-    Off,
-    On(Outlier),
-}
-
-impl Kind for OutlierKey {
-    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
-        match &node.value {
-            Value::Text(text) | Value::Filled(text) if text == "off" => Some(Self::Off),
-            Value::Text(_) | Value::Filled(_) | Value::Flag(_) => {
-                let help = "write `off`, or a map such as `{ failures: 10 }`; it is on if absent";
-                decoder.problem(node.place, "`outlier` is `off` or a map", help);
-                None
-            }
-            _ => Outlier::decode(node, decoder).map(Self::On),
-        }
-    }
-
-    fn shape() -> Shape {
-        Shape::OneOf(vec![Shape::Word("off"), Outlier::shape()])
-    }
-}
-
-/// The access log: `off` or a map.
-#[derive(Clone, Debug)]
-pub(crate) enum AccessLogKey {
-    Off,
-    On(AccessLog),
-}
-
-impl Kind for AccessLogKey {
-    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
-        match &node.value {
-            Value::Text(text) | Value::Filled(text) if text == "off" => Some(Self::Off),
-            Value::Text(_) | Value::Filled(_) | Value::Flag(_) => {
-                let help = "write `off`, or a map such as `{ format: combined }`";
-                decoder.problem(node.place, "`access_log` is `off` or a map", help);
-                None
-            }
-            _ => AccessLog::decode(node, decoder).map(Self::On),
-        }
-    }
-
-    fn shape() -> Shape {
-        Shape::OneOf(vec![Shape::Word("off"), AccessLog::shape()])
-    }
+impl MayBeOff for Outlier {
+    const KEY: &'static str = "outlier";
+    const HELP: &'static str =
+        "write `off`, or a map such as `{ failures: 10 }`; it is on if absent";
 }
 
 #[cfg(test)]

@@ -75,6 +75,39 @@ impl<T: Kind> Kind for OneOrMore<T> {
     }
 }
 
+/// Keys in whose place `off` may stand.
+pub(crate) trait MayBeOff: Kind {
+    /// The key that they stand under.
+    const KEY: &'static str;
+    /// What to write instead of anything else.
+    const HELP: &'static str;
+}
+
+/// `off`, or a map.
+#[derive(Clone, Debug)]
+pub(crate) enum OrOff<T> {
+    Off,
+    On(T),
+}
+
+impl<T: MayBeOff> Kind for OrOff<T> {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match &node.value {
+            Value::Text(text) | Value::Filled(text) if text == "off" => Some(Self::Off),
+            Value::Text(_) | Value::Filled(_) | Value::Flag(_) | Value::Integer(_) => {
+                let message = format!("`{}` is `off` or a map", T::KEY);
+                decoder.problem(node.place, message, T::HELP);
+                None
+            }
+            _ => T::decode(node, decoder).map(Self::On),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![Shape::Word("off"), T::shape()])
+    }
+}
+
 /// A map whose keys are names, in the order of the file.
 #[derive(Clone, Debug)]
 pub(crate) struct Named<N, T>(pub(crate) Vec<(At<N>, Option<At<T>>)>);

@@ -7,6 +7,7 @@ mod check;
 mod decode;
 mod env;
 pub mod error;
+mod forms;
 pub mod include;
 mod keys;
 mod kinds;

@@ -16,8 +16,8 @@ use foldhash::HashSet;
 
 use super::decode::{At, Decoder, Written};
 use super::include::Pattern;
-use super::keys::{self, AccessLogKey, AdminKey, Root};
-use super::kinds::Named;
+use super::keys::{self, Root};
+use super::kinds::{Named, OrOff};
 use super::route::{Retry, Timeouts as RouteTimeouts};
 use super::site::Site;
 use super::values::{FilePath, Timeout, Workers};
@@ -62,8 +62,8 @@ pub(crate) fn check(root: &Root, file: &Path, decoder: &mut Decoder) -> Option<C
         pools,
         access_log: match root.access_log.as_ref().map(|at| &at.value) {
             None => Some(AccessLog::default()),
-            Some(AccessLogKey::Off) => None,
-            Some(AccessLogKey::On(keys)) => Some(access_log(keys, folder)),
+            Some(OrOff::Off) => None,
+            Some(OrOff::On(keys)) => Some(access_log(keys, folder)),
         },
         trusted_proxies: trusted_proxies.map(|at| at.value).collect(),
         limits,
@@ -79,12 +79,12 @@ pub(crate) fn check(root: &Root, file: &Path, decoder: &mut Decoder) -> Option<C
 }
 
 /// What is written of the control socket in `file`.
-pub(crate) fn admin(written: Option<&At<AdminKey>>, file: &Path) -> Admin {
+pub(crate) fn admin(written: Option<&At<OrOff<keys::Admin>>>, file: &Path) -> Admin {
     let folder = Folder(file.parent().unwrap_or(Path::new("")));
     let keys = match written.map(|at| &at.value) {
         None => return Admin::Unwritten,
-        Some(AdminKey::Off) => return Admin::Off,
-        Some(AdminKey::On(keys)) => keys,
+        Some(OrOff::Off) => return Admin::Off,
+        Some(OrOff::On(keys)) => keys,
     };
     let address = keys.address.as_ref();
     address.map_or(Admin::Unwritten, |at| {

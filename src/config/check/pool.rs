@@ -8,7 +8,9 @@ use super::{Folder, health, listener, to_u32, to_usize};
 use crate::base::addr::EndpointTarget;
 use crate::base::name::PoolName;
 use crate::config::decode::{At, Decoder};
-use crate::config::keys::{self, EndpointKey, OutlierKey, PoolTlsKey, QueueKey};
+use crate::config::forms::{EndpointKey, PoolTlsKey};
+use crate::config::keys;
+use crate::config::kinds::OrOff;
 use crate::config::pool::{Endpoint, Outlier, Pool, Queue, Tls};
 use crate::config::values::Timeout;
 
@@ -62,8 +64,8 @@ fn pool(
             .and_then(|at| health::check(&at.value, keys, decoder)),
         queue: match keys.queue.as_ref().map(|at| &at.value) {
             None => Some(Queue::default()),
-            Some(QueueKey::Off) => None,
-            Some(QueueKey::On(keys)) => Some(Queue {
+            Some(OrOff::Off) => None,
+            Some(OrOff::On(keys)) => Some(Queue {
                 size: to_usize(keys.size.value.0),
                 wait: keys.wait.value.0,
             }),
@@ -71,8 +73,8 @@ fn pool(
         panic_threshold: keys.panic_threshold.as_ref().map(|at| at.value.0),
         outlier: match keys.outlier.as_ref().map(|at| &at.value) {
             None => Some(Outlier::default()),
-            Some(OutlierKey::Off) => None,
-            Some(OutlierKey::On(keys)) => Some(outlier(keys)),
+            Some(OrOff::Off) => None,
+            Some(OrOff::On(keys)) => Some(outlier(keys)),
         },
     })
 }

@@ -6,7 +6,8 @@ use super::{KnownPools, filter};
 use crate::base::name::RouteName;
 use crate::base::path::normal_path;
 use crate::config::decode::{At, Decoder};
-use crate::config::keys::{self, PathKey, ValueKey};
+use crate::config::forms::{PathKey, ValueKey};
+use crate::config::keys;
 use crate::config::kinds::Named;
 use crate::config::route::{
     Action, HostMatch, Match, PathMatch, Retry, Route, Timeouts, ValueMatch,

@@ -1,0 +1,96 @@
+//! Keys that may be written in more than one form: the short one, or a map.
+
+use super::decode::{Decoder, Kind, Shape};
+use super::keys::{Endpoint, PathForms, PoolTls, ValueForms};
+use super::node::{Node, Value};
+use super::values::http::UrlPath;
+use crate::base::addr::EndpointTarget;
+
+/// `path`: text, or one of several forms.
+#[derive(Clone, Debug)]
+pub(crate) enum PathKey {
+    Prefix(UrlPath),
+    Forms(PathForms),
+}
+
+impl Kind for PathKey {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match node.value {
+            Value::Map(_) => PathForms::decode(node, decoder).map(Self::Forms),
+            _ => UrlPath::decode(node, decoder).map(Self::Prefix),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![UrlPath::shape(), PathForms::shape()])
+    }
+}
+
+/// A value to match: text, or one of several forms.
+#[derive(Clone, Debug)]
+pub(crate) enum ValueKey {
+    Exact(String),
+    Forms(ValueForms),
+}
+
+impl Kind for ValueKey {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match node.value {
+            Value::Map(_) => ValueForms::decode(node, decoder).map(Self::Forms),
+            _ => String::decode(node, decoder).map(Self::Exact),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![String::shape(), ValueForms::shape()])
+    }
+}
+
+/// An endpoint: an address, or a map.
+#[derive(Clone, Debug)]
+pub(crate) enum EndpointKey {
+    Address(EndpointTarget),
+    Endpoint(Endpoint),
+}
+
+impl Kind for EndpointKey {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match node.value {
+            Value::Map(_) => Endpoint::decode(node, decoder).map(Self::Endpoint),
+            _ => EndpointTarget::decode(node, decoder).map(Self::Address),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![EndpointTarget::shape(), Endpoint::shape()])
+    }
+}
+
+/// TLS of a pool: `true` or a map.
+#[derive(Clone, Debug)]
+pub(crate) enum PoolTlsKey {
+    True,
+    Tls(Box<PoolTls>),
+}
+
+impl Kind for PoolTlsKey {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match &node.value {
+            Value::Flag(true) => Some(Self::True),
+            Value::Filled(text) if text == "true" => Some(Self::True),
+            Value::Flag(false) => {
+                decoder.problem(
+                    node.place,
+                    "`tls` is `true` or a map",
+                    "leave `tls` out for cleartext",
+                );
+                None
+            }
+            _ => PoolTls::decode(node, decoder).map(|tls| Self::Tls(Box::new(tls))),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![Shape::True, PoolTls::shape()])
+    }
+}
