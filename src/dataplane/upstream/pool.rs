@@ -266,6 +266,15 @@ mod tests {
 
     const FAILED: Event = Event::Failed { retry_after: None };
 
+    const OUTLIER: Outlier = Outlier {
+        failures: 5,
+        success_rate: 50,
+        requests: 20,
+        window: Duration::from_secs(10),
+        ejection: Duration::from_secs(10),
+        max_ejected: 50,
+    };
+
     /// A pool of so many endpoints with weights 1 and, for those with odd numbers, 2.
     fn pool(count: u16, check: Option<Thresholds>) -> Pool {
         let member = |number: u16| {
@@ -293,7 +302,7 @@ mod tests {
             connect_timeout: Duration::from_secs(1),
             policy: Policy {
                 check,
-                outlier: Some(Outlier::default()),
+                outlier: Some(OUTLIER),
             },
             check: None,
             panic_threshold: None,
