@@ -113,7 +113,7 @@ impl Bound {
         // The gone first: a name that moved to another address belongs to the new sockets afterwards.
         for name in prepared.closed {
             let leaving = workers.unlisten(&name, drain);
-            tokio::task::spawn_local(watch_out(name, leaving, drain));
+            tokio::task::spawn_local(report_end(name, leaving, drain));
         }
         let mut opened = prepared.opened;
         for one in &mut opened {
@@ -181,7 +181,7 @@ impl Bound {
 }
 
 /// Says how the connections of a listener end that is gone.
-async fn watch_out(listener: ListenerName, mut leaving: Leaving, within: Duration) {
+async fn report_end(listener: ListenerName, mut leaving: Leaving, within: Duration) {
     let connections = leaving.told().await;
     tracing::info!(
         %listener,
