@@ -1,3 +1,5 @@
+//! The health of an endpoint by steps, in a time that is moved by hand.
+
 use super::*;
 use crate::base::clock;
 
