@@ -3,12 +3,17 @@
 //! An HTTP/2 codec flushes after every frame of data. Sixteen small answers that are ready together would be
 //! sixteen writes and sixteen records. Whoever drives the codec gives it a [`Gather`] and keeps the [`Outlet`]:
 //! the codec's flushes do nothing, and the outlet is flushed once when the codec has no more to say.
+//!
+//! Such a codec also asks for bytes with every poll, whatever it was woken by. A transport that had none is left alone
+//! until it wakes: asking TLS and the socket in vain is not free.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 use bytes::{Buf, BytesMut};
 use smallvec::SmallVec;
@@ -33,6 +38,51 @@ pub struct Outlet<T> {
 struct Held<T> {
     io: T,
     waiting: BytesMut,
+    /// Absent until something is read.
+    bell: Option<Bell>,
+}
+
+/// How a transport says that there may be something to read.
+#[derive(Debug)]
+struct Bell {
+    ring: Arc<Ring>,
+    /// Rings it.
+    waker: Waker,
+}
+
+#[derive(Debug)]
+struct Ring {
+    has_rung: AtomicBool,
+    task: Waker,
+}
+
+impl Wake for Ring {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.has_rung.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
+}
+
+impl Bell {
+    /// A bell for `task` that has rung: nobody has asked for anything yet.
+    fn new(task: &Waker) -> Self {
+        let ring = Arc::new(Ring {
+            has_rung: AtomicBool::new(true),
+            task: task.clone(),
+        });
+        let waker = Waker::from(Arc::clone(&ring));
+        Self { ring, waker }
+    }
+
+    /// Whether it has rung since it was last asked.
+    fn take(&self) -> bool {
+        let has_rung = &self.ring.has_rung;
+        has_rung.load(Ordering::Relaxed) && has_rung.swap(false, Ordering::AcqRel)
+    }
 }
 
 impl<T> Gather<T> {
@@ -41,6 +91,7 @@ impl<T> Gather<T> {
         let held = Rc::new(RefCell::new(Held {
             io,
             waiting: BytesMut::new(),
+            bell: None,
         }));
         let outlet = Outlet {
             held: Rc::clone(&held),
@@ -147,7 +198,20 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gather<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.held.borrow_mut().io).poll_read(cx, buf)
+        let Held { io, bell, .. } = &mut *self.held.borrow_mut();
+        let bell = match bell {
+            Some(bell) if bell.ring.task.will_wake(cx.waker()) => bell,
+            _ => bell.insert(Bell::new(cx.waker())),
+        };
+        // Taken before the transport is asked, so that it may ring meanwhile.
+        if !bell.take() {
+            return Poll::Pending;
+        }
+        let read = Pin::new(io).poll_read(&mut Context::from_waker(&bell.waker), buf);
+        if read.is_ready() {
+            bell.ring.has_rung.store(true, Ordering::Relaxed);
+        }
+        read
     }
 }
 
@@ -187,7 +251,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::task::Waker;
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
 
@@ -301,5 +365,76 @@ mod tests {
         assert_eq!(write(&mut gather, &[b"body"]), Poll::Ready(4));
         assert_eq!(flush(&outlet), Poll::Ready(()));
         assert_eq!(written(&outlet), [b"he".to_vec(), b"adbody".to_vec()]);
+    }
+
+    /// Has something to read as often as it was told, and keeps the waker of who asked in vain.
+    #[derive(Debug, Default)]
+    struct Source {
+        ready: usize,
+        asked: usize,
+        waker: Option<Waker>,
+    }
+
+    impl AsyncRead for Source {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            self.asked += 1;
+            if self.ready == 0 {
+                self.waker = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            self.ready -= 1;
+            buf.put_slice(b"x");
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Counts how often it is woken.
+    #[derive(Debug, Default)]
+    struct Task(AtomicUsize);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn read(gather: &mut Gather<Source>, waker: &Waker) -> bool {
+        let (mut bytes, mut cx) = ([0; 8], Context::from_waker(waker));
+        let mut buf = ReadBuf::new(&mut bytes);
+        Pin::new(gather).poll_read(&mut cx, &mut buf).is_ready()
+    }
+
+    #[test]
+    fn a_transport_that_had_nothing_is_asked_again_once_it_wakes() {
+        let task = Arc::new(Task::default());
+        let waker = Waker::from(Arc::clone(&task));
+        let (mut gather, outlet) = Gather::new(Source::default());
+        outlet.held.borrow_mut().io.ready = 2;
+        assert!(read(&mut gather, &waker));
+        assert!(read(&mut gather, &waker));
+        assert!(!read(&mut gather, &waker));
+        outlet.held.borrow_mut().io.ready = 1;
+        assert!(!read(&mut gather, &waker));
+        assert_eq!(outlet.held.borrow().io.asked, 3);
+        let bell = outlet.held.borrow_mut().io.waker.take();
+        bell.expect("it was asked in vain").wake();
+        assert_eq!(task.0.load(Ordering::Relaxed), 1);
+        assert!(read(&mut gather, &waker));
+        assert!(!read(&mut gather, &waker));
+        assert_eq!(outlet.held.borrow().io.asked, 5);
+    }
+
+    #[test]
+    fn another_task_is_not_kept_from_asking() {
+        let waker = || Waker::from(Arc::new(Task::default()));
+        let (mut gather, outlet) = Gather::new(Source::default());
+        let (one, other) = (waker(), waker());
+        assert!(!read(&mut gather, &one));
+        assert!(!read(&mut gather, &other));
+        assert_eq!(outlet.held.borrow().io.asked, 2);
     }
 }

@@ -152,12 +152,21 @@ impl Lines {
     }
 
     fn to_map(&self, mut map: HeaderMap) -> HeaderMap {
-        let lines = self.iter().flat_map(|run| run.split(|byte| *byte == b'\n'));
-        for (name, value) in lines.filter_map(apart) {
-            let name = HeaderName::from_bytes(name);
-            let value = HeaderValue::from_maybe_shared(self.text.slice_ref(value));
-            if let (Ok(name), Ok(value)) = (name, value) {
-                map.append(name, value);
+        for mut rest in self.iter() {
+            while let Some(end) = memchr::memchr(b'\n', rest) {
+                let (line, behind) = rest.split_at(end);
+                rest = behind.get(1..).unwrap_or_default();
+                let Some(colon) = memchr::memchr(b':', line) else {
+                    continue;
+                };
+                let (name, value) = line.split_at(colon);
+                let value = value.get(1..).unwrap_or_default();
+                let value = octets::trim(value.strip_suffix(b"\r").unwrap_or(value));
+                let name = HeaderName::from_bytes(name);
+                let value = HeaderValue::from_maybe_shared(self.text.slice_ref(value));
+                if let (Ok(name), Ok(value)) = (name, value) {
+                    map.append(name, value);
+                }
             }
         }
         map
