@@ -24,7 +24,7 @@ use lockgate::dataplane::route::{HostMatch, Lookup, Match, PathMatch, RouteTable
 use lockgate::dataplane::snapshot;
 use lockgate::dataplane::upstream::endpoint::{Endpoint, Identity, Protocol};
 use lockgate::dataplane::upstream::head::{AnswerHead, Fields};
-use lockgate::dataplane::upstream::pick::{Picker, Schedule};
+use lockgate::dataplane::upstream::pick::{Asker, Picker, Schedule};
 use lockgate::dataplane::upstream::pool::Member;
 use lockgate::telemetry::{self, Format, Record, Stamp, line};
 
@@ -99,8 +99,9 @@ fn pick(count: u16, picker: fn(Schedule) -> Picker, running: usize) -> Piece {
         .flat_map(|member| std::iter::repeat_with(|| member.endpoint.enter()).take(running))
         .collect();
     let picker = picker(Schedule::new(&vec![1; members.len()]));
+    let asker = Asker::default();
     Box::new(move || {
-        let picked = picker.pick(black_box(&members), &[]);
+        let picked = picker.pick(black_box(&members), &asker);
         black_box(picked.map(Endpoint::enter));
         // They run as long as the closure lives.
         let _ = &running;

@@ -8,12 +8,10 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::uri::Scheme;
 use http::{Method, Response, StatusCode};
-use smallvec::SmallVec;
 
 use crate::base::clock;
 use crate::base::deadline::Deadline;
 use crate::base::fault::Fault;
-use crate::base::name::EndpointId;
 use crate::dataplane::http::body::{Closing, Intake, RequestBody};
 use crate::dataplane::http::expect::Latch;
 use crate::dataplane::http::headers::{self, Inbound};
@@ -27,6 +25,7 @@ use crate::dataplane::upstream::client::{Answered, Lease, Wants};
 use crate::dataplane::upstream::draft::{Added, Draft, Failure};
 use crate::dataplane::upstream::endpoint::{Endpoint, Protocol};
 use crate::dataplane::upstream::head::AnswerHead;
+use crate::dataplane::upstream::pick::Asker;
 use crate::dataplane::upstream::pool::Pool;
 use crate::dataplane::upstream::queue::Place;
 
@@ -103,7 +102,7 @@ pub async fn forward(
     closing: &mut Closing,
 ) -> Result<Answer, Fault> {
     let mut outbound = headers::prepare(passage, inbound, &wish, closing)?;
-    let mut tried = SmallVec::<[EndpointId; 4]>::new();
+    let mut asker = Asker::default();
     let mut retries = passage.route.retries;
     let mut stale = STALE_REPEATS;
     let mut wants = Wants {
@@ -116,9 +115,9 @@ pub async fn forward(
     };
     let mut refusals = REFUSALS;
     let mut waiting = Waiting::default();
-    let mut endpoint = match pool.pick(&tried) {
+    let mut endpoint = match pool.pick(&asker) {
         Some(endpoint) => endpoint,
-        None => Box::pin(waiting.wait(pool)).await?,
+        None => Box::pin(waiting.wait(pool, &asker)).await?,
     };
     loop {
         let failure = match attempt(passage, endpoint, &mut outbound, wants, closing).await {
@@ -151,8 +150,8 @@ pub async fn forward(
         }
         let is_refused = last == Fault::ConnectFailed && passage.route.retries > 0;
         if is_refused && refusals == 0 {
-            endpoint = Box::pin(waiting.wait(pool)).await?;
-            tried.clear();
+            asker = asker.afresh();
+            endpoint = Box::pin(waiting.wait(pool, &asker)).await?;
             continue;
         }
         if is_refused {
@@ -163,18 +162,18 @@ pub async fn forward(
         } else {
             retries -= 1;
         }
-        tried.push(endpoint.id);
-        if let Some(next) = pool.pick(&tried) {
+        asker.pass_over(endpoint.id);
+        if let Some(next) = pool.pick(&asker) {
             endpoint = next;
-        } else if let Some(same) = pool.pick(&[]) {
+        } else if let Some(same) = pool.pick(&asker.afresh()) {
             // All others were tried. One that broke off may serve the next connection; one that was slow will not.
             if !matches!(last, Fault::ResponseMissing | Fault::ConnectionLost) {
                 return Err(last);
             }
             endpoint = same;
         } else {
-            endpoint = Box::pin(waiting.wait(pool)).await?;
-            tried.clear();
+            asker = asker.afresh();
+            endpoint = Box::pin(waiting.wait(pool, &asker)).await?;
         }
     }
 }
@@ -190,7 +189,11 @@ struct Waiting {
 
 impl Waiting {
     /// Waits for a usable endpoint; when time is up, gives the least bad one, for one attempt.
-    async fn wait<'p>(&mut self, pool: &'p Pool) -> Result<&'p Arc<Endpoint>, Fault> {
+    async fn wait<'p>(
+        &mut self,
+        pool: &'p Pool,
+        asker: &Asker,
+    ) -> Result<&'p Arc<Endpoint>, Fault> {
         let least_bad = pool.least_bad().ok_or(Fault::NoEndpoint)?;
         let Some(plan) = pool.queue else {
             self.has_ended = Some(Fault::NoEndpoint);
@@ -202,7 +205,7 @@ impl Waiting {
         };
         let place = self.place.insert(place);
         while place.is_called().await {
-            if let Some(endpoint) = pool.pick(&[]) {
+            if let Some(endpoint) = pool.pick(asker) {
                 return Ok(endpoint);
             }
         }

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::base::name::{EndpointId, PoolName};
+use crate::base::name::PoolName;
 use crate::dataplane::upstream::endpoint::Endpoint;
 use crate::dataplane::upstream::health::{Blame, Change, Event, Policy, Standing};
-use crate::dataplane::upstream::pick::Picker;
+use crate::dataplane::upstream::pick::{Asker, Picker};
 use crate::dataplane::upstream::probe::Plan;
 use crate::dataplane::upstream::queue::{self, Place, Queue};
 
@@ -94,9 +94,9 @@ impl Live {
 }
 
 impl Pool {
-    /// Chooses an endpoint that is healthy and not among those `tried`; `None` when there is none left.
-    pub fn pick(&self, tried: &[EndpointId]) -> Option<&Arc<Endpoint>> {
-        self.picker.pick(&self.members, tried)
+    /// Chooses an endpoint for whoever asks; `None` when there is none left.
+    pub fn pick(&self, asker: &Asker) -> Option<&Arc<Endpoint>> {
+        self.picker.pick(&self.members, asker)
     }
 
     /// The endpoint that is the least bad, for when none is usable: the best standing, then the fewest exchanges.
@@ -353,7 +353,10 @@ mod tests {
         assert_eq!(standings(&pool), [Standing::Ejected, Standing::Healthy]);
         pool.note(endpoint(&pool, 1), Event::Refused, &"", now);
         assert_eq!(standings(&pool), [Standing::Healthy, Standing::Refusing]);
-        assert_eq!(pool.pick(&[]).unwrap().id, endpoint(&pool, 0).id);
+        assert_eq!(
+            pool.pick(&Asker::default()).unwrap().id,
+            endpoint(&pool, 0).id
+        );
     }
 
     #[test]
@@ -391,7 +394,10 @@ mod tests {
             ..pool
         };
         calm.tick(now);
-        assert!(calm.pick(&[]).is_none(), "the threshold is gone");
+        assert!(
+            calm.pick(&Asker::default()).is_none(),
+            "the threshold is gone"
+        );
     }
 
     /// Thousands of events on pools of all sizes, in virtual time.
@@ -412,7 +418,7 @@ mod tests {
             let mut running = Vec::new();
             for step in 0..400 {
                 now += Duration::from_millis(dice(400));
-                if let Some(picked) = pool.pick(&[]) {
+                if let Some(picked) = pool.pick(&Asker::default()) {
                     let is_healthy = picked.standing() == Standing::Healthy;
                     assert!(
                         is_healthy,

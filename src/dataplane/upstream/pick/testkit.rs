@@ -1,0 +1,47 @@
+//! What the tests of all pickers need: members, and the order in which they are picked.
+
+use std::sync::Arc;
+
+use super::{Asker, Picker};
+use crate::base::addr::EndpointAddr;
+use crate::dataplane::upstream::endpoint::{Endpoint, Identity, Protocol};
+use crate::dataplane::upstream::pool::Member;
+
+/// Members with these weights.
+pub(super) fn members(weights: &[u32]) -> Vec<Member> {
+    (0..)
+        .zip(weights)
+        .map(|(at, &weight)| member(at, weight))
+        .collect()
+}
+
+/// The member of this number.
+pub(super) fn member(at: u32, weight: u32) -> Member {
+    let [_, a, b, c] = at.to_be_bytes();
+    let identity = Identity {
+        pool: "web".into(),
+        address: EndpointAddr::Tcp(([10, a, b, c], 80).into()),
+        protocol: Protocol::Auto,
+        tls: None,
+    };
+    Member {
+        endpoint: Arc::new(Endpoint::new(identity, None)),
+        weight,
+    }
+}
+
+/// The place of an endpoint among its fellows.
+pub(super) fn place(members: &[Member], endpoint: &Endpoint) -> usize {
+    let mut all = members.iter();
+    all.position(|member| member.endpoint.id == endpoint.id)
+        .unwrap()
+}
+
+/// Who is picked one after the other, as letters.
+pub(super) fn order(picker: &Picker, members: &[Member], picks: usize) -> String {
+    let picks = (0..picks).map(|_| {
+        let picked = picker.pick(members, &Asker::default()).unwrap();
+        char::from(b'a' + place(members, picked) as u8)
+    });
+    picks.collect()
+}
