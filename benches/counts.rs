@@ -54,6 +54,11 @@ fn route(piece: Piece) -> Piece {
 #[bench::round_robin_100(args = (100), setup = pieces::round_robin)]
 #[bench::least_connections_2(args = (2), setup = pieces::least_connections)]
 #[bench::least_connections_100(args = (100), setup = pieces::least_connections)]
+#[bench::random_two_100(args = (100), setup = pieces::random_two)]
+#[bench::peak_ewma_2(args = (2), setup = pieces::peak_ewma)]
+#[bench::peak_ewma_100(args = (100), setup = pieces::peak_ewma)]
+#[bench::maglev_100(args = (100), setup = pieces::maglev)]
+#[bench::ring_100(args = (100), setup = pieces::ring)]
 fn pick(piece: Piece) -> Piece {
     repeat(piece)
 }

@@ -21,13 +21,18 @@ fn main() {
         time(&mut criterion, "route", rules, || pieces::route(rules));
     }
     for endpoints in [2, 100] {
-        let (in_turn, fewest) = ("pick/round_robin", "pick/least_connections");
-        time(&mut criterion, in_turn, endpoints, || {
-            pieces::round_robin(endpoints)
-        });
-        time(&mut criterion, fewest, endpoints, || {
-            pieces::least_connections(endpoints)
-        });
+        type Pick = fn(u16) -> Piece;
+        let picks: [(&str, Pick); 6] = [
+            ("pick/round_robin", pieces::round_robin),
+            ("pick/least_connections", pieces::least_connections),
+            ("pick/random_two", pieces::random_two),
+            ("pick/peak_ewma", pieces::peak_ewma),
+            ("pick/maglev", pieces::maglev),
+            ("pick/ring", pieces::ring),
+        ];
+        for (name, pick) in picks {
+            time(&mut criterion, name, endpoints, || pick(endpoints));
+        }
     }
     for head in [SHORT_HEAD, LONG_HEAD] {
         time(&mut criterion, "head", head.len(), || pieces::head(head));

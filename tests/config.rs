@@ -141,7 +141,7 @@ fn show_routes(text: &mut String, routes: &[route::Route], pools: &[pool::Pool])
         }
     }
     for pool in pools {
-        let (name, balance, protocol) = (pool.name.as_str(), pool.balance, pool.protocol);
+        let (name, balance, protocol) = (pool.name.as_str(), &pool.balance, pool.protocol);
         let connect = pool.connect_timeout;
         writeln!(
             text,

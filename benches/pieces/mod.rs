@@ -24,7 +24,7 @@ use lockgate::dataplane::route::{HostMatch, Lookup, Match, PathMatch, RouteTable
 use lockgate::dataplane::snapshot;
 use lockgate::dataplane::upstream::endpoint::{Endpoint, Identity, Protocol};
 use lockgate::dataplane::upstream::head::{AnswerHead, Fields};
-use lockgate::dataplane::upstream::pick::{Asker, Picker, Schedule};
+use lockgate::dataplane::upstream::pick::{self, Asker, Balance, Key, Picker};
 use lockgate::dataplane::upstream::pool::Member;
 use lockgate::telemetry::{self, Format, Record, Stamp, line};
 
@@ -84,22 +84,54 @@ pub fn route(rules: usize) -> Piece {
 
 /// Each in turn, among so many endpoints, with the count of what is in flight.
 pub fn round_robin(count: u16) -> Piece {
-    pick(count, Picker::RoundRobin, 0)
+    pick(count, &Balance::RoundRobin, 0)
 }
 
 /// The one with the fewest exchanges, among so many endpoints that all have one, with the count of what is in flight.
 pub fn least_connections(count: u16) -> Piece {
-    pick(count, Picker::LeastConnections, 1)
+    pick(count, &Balance::LeastConnections, 1)
 }
 
-fn pick(count: u16, picker: fn(Schedule) -> Picker, running: usize) -> Piece {
+/// One of two drawn at random, among so many endpoints that all have an exchange.
+pub fn random_two(count: u16) -> Piece {
+    pick(count, &Balance::RandomTwo, 1)
+}
+
+/// The same by what is to be expected of them.
+pub fn peak_ewma(count: u16) -> Piece {
+    pick(count, &Balance::PeakEwma, 1)
+}
+
+/// The one of a key, by a table.
+pub fn maglev(count: u16) -> Piece {
+    pick(count, &hash(pick::Method::Maglev), 0)
+}
+
+/// The one of a key, by a ring.
+pub fn ring(count: u16) -> Piece {
+    pick(count, &hash(pick::Method::Ring), 0)
+}
+
+fn hash(method: pick::Method) -> Balance {
+    let key = Key::ClientIp;
+    Balance::Hash { key, method }
+}
+
+fn pick(count: u16, balance: &Balance, running: usize) -> Piece {
     let members: Vec<_> = (1..=count).map(member).collect();
     let running: Vec<_> = members
         .iter()
         .flat_map(|member| std::iter::repeat_with(|| member.endpoint.enter()).take(running))
         .collect();
-    let picker = picker(Schedule::new(&vec![1; members.len()]));
-    let asker = Asker::default();
+    let now = clock::now();
+    for member in &members {
+        member
+            .endpoint
+            .latency()
+            .observe(Duration::from_millis(1), now);
+    }
+    let picker = Picker::new(balance, &members, 1);
+    let asker = Asker::at(now).with_key(Some(31_337 << 40));
     Box::new(move || {
         let picked = picker.pick(black_box(&members), &asker);
         black_box(picked.map(Endpoint::enter));

@@ -4,6 +4,7 @@
 //! by passing another `now`.
 
 use std::cell::Cell;
+use std::sync::OnceLock;
 use std::time::{Instant, SystemTime};
 
 /// The monotonic time: for deadlines and durations.
@@ -38,6 +39,13 @@ pub fn wall_at(now: Instant) -> SystemTime {
 /// The time on the wall as the worker's tick saw it last: for what is told by the second.
 pub fn coarse_wall() -> SystemTime {
     TICKED.get().map_or_else(wall, |(_, wall)| wall)
+}
+
+/// Milliseconds from a moment of this process that is the same for all, to `at`; 0 before it. For what is kept in a word.
+pub fn millis(at: Instant) -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let start = *START.get_or_init(|| at);
+    at.saturating_duration_since(start).as_millis() as u64
 }
 
 /// Tells [`coarse`] and [`wall_at`] the time; `None` when the ticking stops.

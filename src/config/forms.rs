@@ -1,9 +1,10 @@
 //! Keys that may be written in more than one form: the short one, or a map.
 
 use super::decode::{Decoder, Kind, Shape};
-use super::keys::{Endpoint, PathForms, PoolTls, ValueForms};
+use super::keys::{BalanceForms, Endpoint, HashByForms, PathForms, PoolTls, ValueForms};
 use super::node::{Node, Value};
 use super::values::http::UrlPath;
+use super::values::{BalanceWord, HashByWord};
 use crate::base::addr::EndpointTarget;
 
 /// `path`: text, or one of several forms.
@@ -63,6 +64,64 @@ impl Kind for EndpointKey {
 
     fn shape() -> Shape {
         Shape::OneOf(vec![EndpointTarget::shape(), Endpoint::shape()])
+    }
+}
+
+/// The balancing choice: a word, or a map where there are settings.
+#[derive(Clone, Debug)]
+pub(crate) enum BalanceKey {
+    Word(BalanceWord),
+    Forms(Box<BalanceForms>),
+}
+
+impl Kind for BalanceKey {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match &node.value {
+            Value::Map(_) => {
+                BalanceForms::decode(node, decoder).map(|forms| Self::Forms(Box::new(forms)))
+            }
+            Value::Text(text) | Value::Filled(text) if text == "hash" => {
+                let help =
+                    "write what requests are known again by, such as `{ hash: { by: client_ip } }`";
+                decoder.problem(node.place, "`hash` is a map", help);
+                None
+            }
+            _ => BalanceWord::decode(node, decoder).map(Self::Word),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![BalanceWord::shape(), BalanceForms::shape()])
+    }
+}
+
+/// What requests are known again by: a word, or a map where it has a name.
+#[derive(Clone, Debug)]
+pub(crate) enum HashByKey {
+    Word(HashByWord),
+    Forms(Box<HashByForms>),
+}
+
+impl Kind for HashByKey {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match &node.value {
+            Value::Map(_) => {
+                HashByForms::decode(node, decoder).map(|forms| Self::Forms(Box::new(forms)))
+            }
+            Value::Text(text) | Value::Filled(text)
+                if matches!(text.as_str(), "header" | "cookie" | "query") =>
+            {
+                let message = format!("`{text}` needs a name");
+                let help = format!("write which one, such as `{{ {text}: session }}`");
+                decoder.problem(node.place, message, help);
+                None
+            }
+            _ => HashByWord::decode(node, decoder).map(Self::Word),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![HashByWord::shape(), HashByForms::shape()])
     }
 }
 

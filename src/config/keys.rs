@@ -8,18 +8,19 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::decode::{At, Decoder, Form, KeyRule, Kind, Need, Section, Shape, Written, section};
-use super::forms::{EndpointKey, PathKey, PoolTlsKey, ValueKey};
+use super::forms::{BalanceKey, EndpointKey, HashByKey, PathKey, PoolTlsKey, ValueKey};
 use super::kinds::{Count, MayBeOff, Named, NonEmpty, OneOrMore, OrOff};
 use super::listener::ClientAuthMode;
 use super::node::Node;
-use super::pool::{Balance, CheckType, Protocol};
+use super::pool::{CheckType, HashMethod, Protocol};
 use super::route::HostMatch;
 use super::values::http::{
-    FieldName, FieldValue, Method, OpenFieldName, Pattern, QueryName, RedirectStatus,
+    CookieName, FieldName, FieldValue, Method, OpenFieldName, Pattern, QueryName, RedirectStatus,
     RedirectTarget, SetFieldName, StatusRange, UrlPath, UrlTarget,
 };
 use super::values::{
-    AdminAddress, Bytes, FilePath, IncludePath, Name, Percent, ServerName, Timeout, Workers,
+    AdminAddress, BalanceWord, Bytes, FilePath, HashByWord, IncludePath, Name, Percent, ServerName,
+    Timeout, Workers,
 };
 use super::{AccessLogFormat, AccessLogPath};
 use crate::base::addr::{EndpointTarget, ListenAddr};
@@ -276,7 +277,7 @@ section! {
         /// The addresses, each a text or a map.
         endpoints: NonEmpty<EndpointKey>, required;
         /// How an endpoint is chosen.
-        balance: Balance, default "round_robin";
+        balance: BalanceKey, default "round_robin";
         /// What is spoken with the endpoints.
         protocol: Protocol, default "auto";
         /// TLS towards the endpoints. `{}` or `true` is enough: certificates are verified against the authorities of the
@@ -358,6 +359,37 @@ section! {
         ejection: Timeout, default "10s";
         /// At most this share of a pool is ejected.
         max_ejected: Percent<1>, default "50%";
+    }
+}
+
+section! {
+    /// A balancing choice with settings.
+    BalanceForms as "balance" (OneKey) {
+        /// The same endpoint for the same key, unless it is gone, not usable, or far busier than the others.
+        hash: Hash, optional "see the others";
+    }
+}
+
+section! {
+    /// How requests are known again, and led to the same endpoint: by every proxy that has the same endpoints. Those without a
+    /// key go in turn.
+    Hash as "hash" (Keys) {
+        /// What requests are known again by.
+        by: HashByKey, required;
+        /// How keys become endpoints.
+        method: HashMethod, default "maglev";
+    }
+}
+
+section! {
+    /// A key with a name.
+    HashByForms as "hash key" (OneKey) {
+        /// The first header field of this name.
+        header: FieldName, optional "see the others";
+        /// The cookie of this name.
+        cookie: CookieName, optional "see the others";
+        /// The first query parameter of this name, as it is written.
+        query: QueryName, optional "see the others";
     }
 }
 

@@ -137,13 +137,52 @@ impl Default for Outlier {
 }
 
 /// The balancing choice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Balance {
     /// Each in turn, by weight, smoothly.
     #[default]
     RoundRobin,
     /// The one with the fewest exchanges in flight for its weight.
     LeastConnections,
+    /// The one with fewer exchanges in flight for its weight, of two drawn at random.
+    RandomTwo,
+    /// The one from which an answer is to be expected sooner, of two drawn at random.
+    PeakEwma,
+    /// The same one for the same key.
+    Hash(Hash),
+}
+
+/// How requests are known again and led to the same endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hash {
+    /// What they are known again by.
+    pub by: HashBy,
+    /// How keys become endpoints.
+    pub method: HashMethod,
+}
+
+/// What requests are known again by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashBy {
+    /// The client's address.
+    ClientIp,
+    /// The header field of this name.
+    Header(String),
+    /// The cookie of this name.
+    Cookie(String),
+    /// The path.
+    Path,
+    /// The query parameter of this name.
+    Query(String),
+}
+
+/// How keys become endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashMethod {
+    /// By a table.
+    Maglev,
+    /// By points on a ring.
+    Ring,
 }
 
 /// One address in a pool.

@@ -117,7 +117,14 @@ fn row(rule: &KeyRule) -> String {
         Need::Default(default) => format!("`{default}`"),
     };
     let mut meaning = rule.doc.trim().to_owned();
-    if let Shape::Choice(choices) = &shape {
+    let parts = match &shape {
+        Shape::OneOf(parts) => parts.as_slice(),
+        shape => std::slice::from_ref(shape),
+    };
+    for part in parts {
+        let Shape::Choice(choices) = part else {
+            continue;
+        };
         for choice in *choices {
             // Writing to a string does not fail.
             let _ = write!(meaning, " `{}`: {}", choice.word, choice.doc);

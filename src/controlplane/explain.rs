@@ -235,9 +235,12 @@ fn write_route(out: &mut String, config: &Written<'_>, route: &Route) -> fmt::Re
 }
 
 fn describe_pool(pool: &Pool) -> String {
-    let balance = match pool.balance {
+    let balance = match &pool.balance {
         Balance::RoundRobin => "round_robin",
         Balance::LeastConnections => "least_connections",
+        Balance::RandomTwo => "random_two",
+        Balance::PeakEwma => "peak_ewma",
+        Balance::Hash(_) => "hash",
     };
     let tls = if pool.tls.is_some() { ", TLS" } else { "" };
     let mut text = format!(" ({balance}{tls}):");

@@ -16,7 +16,8 @@ use crate::harness::wire::Message;
 use crate::harness::{backend, play};
 
 /// The recipes that have a case here.
-const TRIED: [&str; 13] = [
+const TRIED: [&str; 14] = [
+    "cache-by-path",
     "canary",
     "grpc",
     "health",
@@ -273,6 +274,27 @@ fn least_connections() {
         }
         assert!(!one.seen().requests.is_empty());
         assert!(!two.seen().requests.is_empty());
+    });
+}
+
+#[test]
+fn cache_by_path() {
+    play(|| {
+        let caches = ["one", "two", "three"].map(backend::named);
+        let mut recipe = recipe("cache-by-path");
+        for (port, cache) in (3001..).zip(&caches) {
+            recipe = recipe.endpoint(&format!("127.0.0.1:{port}"), cache);
+        }
+        let run = recipe.start();
+        let said = || {
+            let paths = (0..30).map(|path| format!("/{path}"));
+            paths.map(|path| run.get("localhost", &path).text().to_owned())
+        };
+        let first: Vec<_> = said().collect();
+        assert_eq!(first, said().collect::<Vec<_>>());
+        let used: BTreeSet<_> = first.iter().collect();
+        assert_eq!(used.len(), 3);
+        assert_eq!(run.get("localhost", "/reports/1").status(), 200);
     });
 }
 

@@ -8,11 +8,11 @@ use super::{Folder, health, listener, to_u32, to_usize};
 use crate::base::addr::EndpointTarget;
 use crate::base::name::PoolName;
 use crate::config::decode::{At, Decoder};
-use crate::config::forms::{EndpointKey, PoolTlsKey};
+use crate::config::forms::{BalanceKey, EndpointKey, HashByKey, PoolTlsKey};
 use crate::config::keys;
 use crate::config::kinds::OrOff;
-use crate::config::pool::{Endpoint, Outlier, Pool, Queue, Tls};
-use crate::config::values::Timeout;
+use crate::config::pool::{Balance, Endpoint, Hash, HashBy, Outlier, Pool, Queue, Tls};
+use crate::config::values::{BalanceWord, HashByWord, Timeout};
 
 const CONNECT: Duration = Duration::from_secs(2);
 const CONNECT_WITH_TLS: Duration = Duration::from_secs(3);
@@ -53,7 +53,7 @@ fn pool(
     let endpoints = check_endpoints(&endpoints.value.0, tls.as_ref(), folder, decoder);
     Some(Pool {
         name: name.clone(),
-        balance: keys.balance.value,
+        balance: balance(&keys.balance.value)?,
         endpoints,
         protocol: keys.protocol.value,
         tls,
@@ -90,6 +90,33 @@ fn outlier(keys: &keys::Outlier) -> Outlier {
         ejection,
         max_ejected: keys.max_ejected.value.0,
     }
+}
+
+/// `None` where something is wrong that was told.
+fn balance(key: &BalanceKey) -> Option<Balance> {
+    let forms = match key {
+        BalanceKey::Word(BalanceWord::RoundRobin) => return Some(Balance::RoundRobin),
+        BalanceKey::Word(BalanceWord::LeastConnections) => return Some(Balance::LeastConnections),
+        BalanceKey::Word(BalanceWord::RandomTwo) => return Some(Balance::RandomTwo),
+        BalanceKey::Word(BalanceWord::PeakEwma) => return Some(Balance::PeakEwma),
+        BalanceKey::Forms(forms) => forms,
+    };
+    let keys = &forms.hash.as_ref()?.value;
+    let by = match &keys.by.as_ref()?.value {
+        HashByKey::Word(HashByWord::ClientIp) => HashBy::ClientIp,
+        HashByKey::Word(HashByWord::Path) => HashBy::Path,
+        HashByKey::Forms(forms) => {
+            let header = forms.header.as_ref();
+            let header = header.map(|name| HashBy::Header(name.value.0.clone()));
+            let cookie = forms.cookie.as_ref();
+            let cookie = cookie.map(|name| HashBy::Cookie(name.value.0.clone()));
+            let query = forms.query.as_ref();
+            let query = query.map(|name| HashBy::Query(name.value.0.clone()));
+            header.or(cookie).or(query)?
+        }
+    };
+    let method = keys.method.value;
+    Some(Balance::Hash(Hash { by, method }))
 }
 
 fn tls(keys: &keys::PoolTls, folder: Folder<'_>) -> Tls {

@@ -124,6 +124,28 @@ impl Text for Pattern {
     }
 }
 
+/// The name of a cookie (RFC 6265 §4.1.1).
+#[derive(Clone, Debug)]
+pub(crate) struct CookieName(pub(crate) String);
+
+impl Text for CookieName {
+    const WHAT: &'static str = "the name of a cookie";
+    const PATTERN: Option<&'static str> = Some("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$");
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        let is_token =
+            |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if text.is_empty() || !text.bytes().all(is_token) {
+            let message = format!("`{text}` is not the name of a cookie");
+            return Err(Wrong::new(
+                message,
+                "write letters, digits, `-` and `_`, such as `session`",
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
 /// The name of a header field, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FieldName(pub(crate) String);

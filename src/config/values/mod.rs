@@ -14,17 +14,32 @@ use super::decode::{Choice, Decoder, Kind, Shape, choice};
 use super::kinds::{Count, Text, Wrong};
 use super::listener::ClientAuthMode;
 use super::node::{Node, Value};
-use super::pool::{Balance, CheckType, Protocol};
+use super::pool::{CheckType, HashMethod, Protocol};
 use super::{AccessLogFormat, AccessLogPath};
 use crate::base::addr::{EndpointTarget, ListenAddr};
 use crate::base::name::PoolName;
 use crate::base::units::{self, UnitError};
 
 choice! {
-    Balance {
+    BalanceWord {
         RoundRobin = "round_robin" "Each in turn, by weight, smoothly.",
         LeastConnections = "least_connections"
             "The one with the fewest exchanges in flight for its weight.",
+        RandomTwo = "random_two"
+            "Of two drawn at random by weight, the one with fewer exchanges in flight for its weight.",
+        PeakEwma = "peak_ewma"
+            "Of two drawn at random by weight, the one from which an answer is to be expected sooner: by how long its \
+             answers take to begin, failures counting as slow ones, and by its exchanges in flight.",
+    }
+    HashByWord {
+        ClientIp = "client_ip" "The client's address.",
+        Path = "path" "The path, as the endpoint gets it.",
+    }
+    HashMethod {
+        Maglev = "maglev"
+            "By a table: exact shares and the fastest lookup; few other keys move when an endpoint comes or goes.",
+        Ring = "ring"
+            "By points on a ring: no other keys move when an endpoint comes or goes; shares differ by some per cent.",
     }
     Protocol {
         Auto = "auto" "HTTP/1.1 in clear; over TLS what ALPN says, HTTP/2 before HTTP/1.1.",
@@ -44,6 +59,22 @@ choice! {
         Json = "json" "One JSON object a line.",
         Combined = "combined" "The combined format of Apache and nginx.",
     }
+}
+
+/// A balancing choice without settings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum BalanceWord {
+    RoundRobin,
+    LeastConnections,
+    RandomTwo,
+    PeakEwma,
+}
+
+/// A key of requests that needs no name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum HashByWord {
+    ClientIp,
+    Path,
 }
 
 impl Text for String {

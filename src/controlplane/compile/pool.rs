@@ -4,21 +4,23 @@
 //! its count of exchanges and its idle connections. A pool whose members and settings are the same is that very
 //! pool.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt};
+use http::HeaderName;
 
 use super::listener::Unread;
 use super::{Errors, Materials, health};
 use crate::base::addr::{EndpointAddr, EndpointTarget};
 use crate::base::name::PoolName;
 use crate::config;
-use crate::config::pool::Balance;
+use crate::config::pool::{HashBy, HashMethod};
 use crate::dataplane::snapshot::Snapshot;
 use crate::dataplane::tls::{AlpnOffer, ClientOptions, ClientPlan, Roots, ServerName};
 use crate::dataplane::upstream::endpoint::{Endpoint, Identity, Protocol, Tls};
-use crate::dataplane::upstream::pick::{Picker, Schedule};
+use crate::dataplane::upstream::pick::{Balance, Key, Method, Picker};
 use crate::dataplane::upstream::pool::{Member, Pool};
 use crate::dataplane::upstream::queue;
 
@@ -114,42 +116,42 @@ fn one(
             });
         }
     }
-    Some(settle(pool, members, previous))
+    let balance = balance(pool, errors)?;
+    Some(settle(pool, members, balance, previous))
 }
 
 /// The pool from before if it is the same; else a new one that goes on in its turns.
 fn settle(
     pool: &config::pool::Pool,
     members: Vec<Member>,
+    balance: Balance,
     previous: Option<&Arc<Pool>>,
 ) -> Arc<Pool> {
-    let weights: Vec<_> = members.iter().map(|member| member.weight).collect();
-    let picker = match pool.balance {
-        Balance::RoundRobin => Picker::RoundRobin(Schedule::new(&weights)),
-        Balance::LeastConnections => Picker::LeastConnections(Schedule::new(&weights)),
-    };
     let policy = health::policy(pool);
     let check = health::plan(pool, previous);
     let queue = pool.queue.map(|written| queue::Plan {
         size: written.size,
         wait: written.wait,
     });
+    if let Some(previous) = previous
+        && previous.connect_timeout == pool.connect_timeout
+        && previous.policy == policy
+        && previous.check == check
+        && previous.panic_threshold == pool.panic_threshold
+        && previous.queue == queue
+        && previous.balance == balance
+        && is_same_members(&previous.members, &members)
+    {
+        return Arc::clone(previous);
+    }
+    let picker = Picker::new(&balance, &members, seed());
     if let Some(previous) = previous {
-        if previous.connect_timeout == pool.connect_timeout
-            && previous.policy == policy
-            && previous.check == check
-            && previous.panic_threshold == pool.panic_threshold
-            && previous.queue == queue
-            && is_same_choice(&previous.picker, &picker)
-            && is_same_members(&previous.members, &members)
-        {
-            return Arc::clone(previous);
-        }
         picker.resume(&previous.picker);
     }
     Arc::new(Pool {
         name: pool.name.clone(),
         members: members.into(),
+        balance,
         picker,
         connect_timeout: pool.connect_timeout,
         policy,
@@ -160,13 +162,34 @@ fn settle(
     })
 }
 
-fn is_same_choice(before: &Picker, after: &Picker) -> bool {
-    match (before, after) {
-        (Picker::RoundRobin(_), Picker::RoundRobin(_))
-        | (Picker::LeastConnections(_), Picker::LeastConnections(_)) => true,
-        (Picker::RoundRobin(_), Picker::LeastConnections(_))
-        | (Picker::LeastConnections(_), Picker::RoundRobin(_)) => false,
-    }
+/// Where draws begin: elsewhere in each process, so that those of a fleet do not draw the same.
+fn seed() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+fn balance(pool: &config::pool::Pool, errors: &mut Errors<'_>) -> Option<Balance> {
+    let hash = match &pool.balance {
+        config::pool::Balance::RoundRobin => return Some(Balance::RoundRobin),
+        config::pool::Balance::LeastConnections => return Some(Balance::LeastConnections),
+        config::pool::Balance::RandomTwo => return Some(Balance::RandomTwo),
+        config::pool::Balance::PeakEwma => return Some(Balance::PeakEwma),
+        config::pool::Balance::Hash(hash) => hash,
+    };
+    let key = match &hash.by {
+        HashBy::ClientIp => Key::ClientIp,
+        HashBy::Header(name) => {
+            let path = format!("{}.balance.hash.by.header", errors.pool(&pool.name));
+            Key::Header(errors.take(HeaderName::from_bytes(name.as_bytes()), &path)?)
+        }
+        HashBy::Cookie(name) => Key::Cookie(name.as_str().into()),
+        HashBy::Path => Key::Path,
+        HashBy::Query(name) => Key::Query(name.as_str().into()),
+    };
+    let method = match hash.method {
+        HashMethod::Maglev => Method::Maglev,
+        HashMethod::Ring => Method::Ring,
+    };
+    Some(Balance::Hash { key, method })
 }
 
 fn is_same_members(before: &[Member], after: &[Member]) -> bool {

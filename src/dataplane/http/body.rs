@@ -111,6 +111,8 @@ impl http_body::Body for RequestSource {
 pub struct Intake {
     /// Bytes so far.
     pub bytes: Cell<u64>,
+    /// When the last of them were given on, up to a tick early.
+    pub moved: Cell<Option<Instant>>,
     /// Why it ended early.
     pub fault: Cell<Option<Fault>>,
 }
@@ -143,6 +145,7 @@ impl RequestBody {
     ) -> (Self, Rc<Intake>) {
         let intake = Rc::new(Intake {
             bytes: Cell::new(0),
+            moved: Cell::new(None),
             fault: Cell::new(None),
         });
         let meter = Meter {
@@ -214,6 +217,7 @@ impl http_body::Body for RequestBody {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, Buf::remaining) as u64;
                 meter.intake.bytes.set(meter.intake.bytes.get() + bytes);
+                meter.intake.moved.set(Some(clock::coarse()));
                 Some(Ok(frame))
             }
             Some(Err(BodyError(fault))) => Some(Err(meter.fail(fault))),

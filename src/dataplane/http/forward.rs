@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -11,7 +12,7 @@ use http::{Method, Response, StatusCode};
 
 use crate::base::clock;
 use crate::base::deadline::Deadline;
-use crate::base::fault::Fault;
+use crate::base::fault::{Fault, Side};
 use crate::dataplane::http::body::{Closing, Intake, RequestBody};
 use crate::dataplane::http::expect::Latch;
 use crate::dataplane::http::headers::{self, Inbound};
@@ -102,7 +103,8 @@ pub async fn forward(
     closing: &mut Closing,
 ) -> Result<Answer, Fault> {
     let mut outbound = headers::prepare(passage, inbound, &wish, closing)?;
-    let mut asker = Asker::default();
+    let client = closing.record.client;
+    let mut asker = pool.asker(&outbound.parts, client, clock::coarse());
     let mut retries = passage.route.retries;
     let mut stale = STALE_REPEATS;
     let mut wants = Wants {
@@ -115,14 +117,23 @@ pub async fn forward(
     };
     let mut refusals = REFUSALS;
     let mut waiting = Waiting::default();
+    // When the first attempt begins: looking at a clock is for those that come later.
+    let mut begins = Some(closing.record.started);
     let mut endpoint = match pool.pick(&asker) {
         Some(endpoint) => endpoint,
-        None => Box::pin(waiting.wait(pool, &asker)).await?,
+        None => {
+            begins = None;
+            Box::pin(waiting.wait(pool, &asker)).await?
+        }
     };
     loop {
+        let began = begins.take().unwrap_or_else(clock::now);
         let failure = match attempt(passage, endpoint, &mut outbound, wants, closing).await {
             Ok(answered) => {
                 observe::answer(pool, endpoint, &answered.head);
+                if pool.picker.wants_latency() {
+                    learn(endpoint, began, &outbound, Some(answered.head.status));
+                }
                 // Its room is for the fields of a request to come.
                 passage.engine.stock.give_fields(outbound.parts.headers);
                 return accept(passage, answered, wish, closing);
@@ -136,14 +147,18 @@ pub async fn forward(
             repeatable: wants.repeatable,
         };
         let last = failure.fault;
-        if !retry::may_repeat(last, remains) {
-            return Err(last);
-        }
-        wants.fresh = failure.reused && stale > 0;
+        let may_repeat = retry::may_repeat(last, remains);
+        wants.fresh = may_repeat && failure.reused && stale > 0;
         if wants.fresh {
             // The endpoint is not to blame: its idle connection had ended.
             stale -= 1;
             continue;
+        }
+        if pool.picker.wants_latency() && last.side() == Side::Upstream {
+            learn(endpoint, began, &outbound, None);
+        }
+        if !may_repeat {
+            return Err(last);
         }
         if let Some(fault) = waiting.has_ended {
             return Err(if failure.unsent { fault } else { last });
@@ -228,6 +243,27 @@ impl Outbound {
                 | Method::TRACE
         );
         is_idempotent && self.intake.is_none()
+    }
+}
+
+/// Tells an endpoint's latency how an attempt went that began at `began`; no status is no answer.
+fn learn(endpoint: &Endpoint, began: Instant, outbound: &Outbound, status: Option<StatusCode>) {
+    let now = clock::now();
+    // How long the client took to send its body is not the endpoint's doing.
+    let moved = outbound
+        .intake
+        .as_ref()
+        .and_then(|intake| intake.moved.get());
+    let began = moved.map_or(began, |moved| began.max(moved));
+    let took = now.saturating_duration_since(began);
+    let latency = endpoint.latency();
+    match status {
+        // A gateway, and an endpoint that turns requests away, are fast because they do nothing.
+        None
+        | Some(
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT,
+        ) => latency.fail(took, now),
+        Some(_) => latency.observe(took, now),
     }
 }
 

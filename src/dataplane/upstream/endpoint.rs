@@ -13,6 +13,7 @@ use crate::base::name::{EndpointId, PoolName};
 use crate::dataplane::tls::{ClientPlan, Digest, ServerName};
 use crate::dataplane::upstream::connect::Parked;
 use crate::dataplane::upstream::health::{Change, Event, Health, Policy, Standing};
+use crate::dataplane::upstream::latency::Latency;
 
 /// Idle connections that workers leave with one endpoint for their neighbours, at most.
 const PARKED_LIMIT: usize = 128;
@@ -71,6 +72,7 @@ pub struct Endpoint {
 #[repr(align(128))]
 struct Live {
     in_flight: AtomicUsize,
+    latency: Latency,
     /// Exchanges that ended well and that its health has not taken in yet.
     successes: AtomicU32,
     parked: Mutex<Vec<Parked>>,
@@ -100,6 +102,7 @@ impl Endpoint {
             is_usable: AtomicBool::new(health.standing() == Standing::Healthy),
             live: Live {
                 in_flight: AtomicUsize::default(),
+                latency: Latency::default(),
                 successes: AtomicU32::default(),
                 parked: Mutex::default(),
                 health: Mutex::new(health),
@@ -152,6 +155,11 @@ impl Endpoint {
     /// Exchanges in flight, over all workers.
     pub fn in_flight(&self) -> usize {
         self.live.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// How long it takes to begin its answers; observed only where somebody asks for it.
+    pub fn latency(&self) -> &Latency {
+        &self.live.latency
     }
 
     /// Counts one more exchange until the guard is dropped.

@@ -4,14 +4,17 @@
 //! part of a pool is ejected, and never the last one that is healthy.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use http::request::Parts;
+
 use crate::base::name::PoolName;
 use crate::dataplane::upstream::endpoint::Endpoint;
 use crate::dataplane::upstream::health::{Blame, Change, Event, Policy, Standing};
-use crate::dataplane::upstream::pick::{Asker, Picker};
+use crate::dataplane::upstream::pick::{Asker, Balance, Picker};
 use crate::dataplane::upstream::probe::Plan;
 use crate::dataplane::upstream::queue::{self, Place, Queue};
 
@@ -31,7 +34,9 @@ pub struct Pool {
     pub name: PoolName,
     /// Its endpoints. Empty while none of its names resolves.
     pub members: Box<[Member]>,
-    /// The balancing choice.
+    /// How it chooses.
+    pub balance: Balance,
+    /// The same, laid out for its members.
     pub picker: Picker,
     /// How long a connection to an endpoint may take, TLS included.
     pub connect_timeout: Duration,
@@ -94,6 +99,18 @@ impl Live {
 }
 
 impl Pool {
+    /// What its picks have to know of a request that comes from `client`.
+    pub fn asker(&self, parts: &Parts, client: IpAddr, now: Instant) -> Asker {
+        let asker = Asker::at(now);
+        match &self.balance {
+            Balance::RoundRobin
+            | Balance::LeastConnections
+            | Balance::RandomTwo
+            | Balance::PeakEwma => asker,
+            Balance::Hash { key, method: _ } => asker.with_key(key.hash(parts, client)),
+        }
+    }
+
     /// Chooses an endpoint for whoever asks; `None` when there is none left.
     pub fn pick(&self, asker: &Asker) -> Option<&Arc<Endpoint>> {
         self.picker.pick(&self.members, asker)
@@ -262,7 +279,6 @@ mod tests {
     use crate::base::clock;
     use crate::dataplane::upstream::endpoint::{Identity, Protocol};
     use crate::dataplane::upstream::health::{Outlier, Thresholds};
-    use crate::dataplane::upstream::pick::Schedule;
 
     const FAILED: Event = Event::Failed { retry_after: None };
 
@@ -294,11 +310,11 @@ mod tests {
             }
         };
         let members: Box<[_]> = (0..count).map(member).collect();
-        let weights: Vec<_> = members.iter().map(|member| member.weight).collect();
         Pool {
             name: "web".into(),
+            balance: Balance::RoundRobin,
+            picker: Picker::new(&Balance::RoundRobin, &members, 1),
             members,
-            picker: Picker::RoundRobin(Schedule::new(&weights)),
             connect_timeout: Duration::from_secs(1),
             policy: Policy {
                 check,
@@ -354,7 +370,7 @@ mod tests {
         pool.note(endpoint(&pool, 1), Event::Refused, &"", now);
         assert_eq!(standings(&pool), [Standing::Healthy, Standing::Refusing]);
         assert_eq!(
-            pool.pick(&Asker::default()).unwrap().id,
+            pool.pick(&Asker::at(clock::now())).unwrap().id,
             endpoint(&pool, 0).id
         );
     }
@@ -395,7 +411,7 @@ mod tests {
         };
         calm.tick(now);
         assert!(
-            calm.pick(&Asker::default()).is_none(),
+            calm.pick(&Asker::at(clock::now())).is_none(),
             "the threshold is gone"
         );
     }
@@ -418,7 +434,7 @@ mod tests {
             let mut running = Vec::new();
             for step in 0..400 {
                 now += Duration::from_millis(dice(400));
-                if let Some(picked) = pool.pick(&Asker::default()) {
+                if let Some(picked) = pool.pick(&Asker::at(clock::now())) {
                     let is_healthy = picked.standing() == Standing::Healthy;
                     assert!(
                         is_healthy,

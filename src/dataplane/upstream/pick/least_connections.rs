@@ -41,8 +41,8 @@ pub(super) fn pick<'a>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testkit::{members, order};
-    use super::super::{Asker, Picker};
+    use super::super::Picker;
+    use super::super::testkit::{anyone, members, order};
     use super::*;
 
     fn picker(weights: &[u32]) -> Picker {
@@ -61,7 +61,7 @@ mod tests {
         let all = members(&[3, 1]);
         let picker = picker(&[3, 1]);
         let running: Vec<_> = (0..400)
-            .map(|_| picker.pick(&all, &Asker::default()).unwrap().enter())
+            .map(|_| picker.pick(&all, &anyone()).unwrap().enter())
             .collect();
         assert_eq!(all[0].endpoint.in_flight(), 300);
         drop(running);
@@ -80,7 +80,7 @@ mod tests {
         let all = members(&vec![1; count]);
         let picker = picker(&vec![1; count]);
         let mut random = 1_u64;
-        let pick = || picker.pick(&all, &Asker::default()).unwrap().enter();
+        let pick = || picker.pick(&all, &anyone()).unwrap().enter();
         let mut running: Vec<_> = (0..8 * count).map(|_| pick()).collect();
         for _ in 0..100 * count {
             // Exchanges of random lengths: any of them is the next to end (Knuth's MMIX generator).

@@ -23,8 +23,9 @@ pub(super) fn pick<'a>(
     next(schedule, place, members, asker)
 }
 
+/// The next in turn behind a place, whoever is there.
 #[cold]
-fn next<'a>(
+pub(super) fn next<'a>(
     schedule: &Schedule,
     place: usize,
     members: &'a [Member],
@@ -48,8 +49,8 @@ fn next<'a>(
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use super::super::testkit::{members, order};
-    use super::super::{Asker, Picker};
+    use super::super::Picker;
+    use super::super::testkit::{anyone, members, order};
     use super::*;
 
     fn picker(weights: &[u32]) -> Picker {
@@ -84,13 +85,13 @@ mod tests {
     fn the_only_one_left_is_found_while_other_workers_take_their_turns() {
         let all = members(&[1, 1]);
         let picker = picker(&[1, 1]);
-        let mut asker = Asker::default();
+        let mut asker = anyone();
         asker.pass_over(all[0].endpoint.id);
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
-                    picker.pick(&all, &Asker::default()).unwrap();
+                    picker.pick(&all, &anyone()).unwrap();
                 }
             });
             let found = (0..100_000).all(|_| picker.pick(&all, &asker).is_some());

@@ -55,9 +55,18 @@ impl Schedule {
     /// One step of the cursor, however many are passed over behind it: other workers move it meanwhile, and a walk
     /// along it could meet the same member again and again, and miss the only one left.
     pub(super) fn step(&self) -> Option<usize> {
+        self.count().checked_rem(self.turns.len())
+    }
+
+    /// Takes the next turn, as its number since the first round.
+    pub(super) fn count(&self) -> usize {
         // Relaxed: two workers may see turns in either order, each turn is taken once all the same.
-        let turn = self.cursor.0.fetch_add(1, Ordering::Relaxed);
-        turn.checked_rem(self.turns.len())
+        self.cursor.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Turns in a round.
+    pub(super) fn len(&self) -> usize {
+        self.turns.len()
     }
 
     /// The member whose turn that at `place` is.

@@ -4,8 +4,14 @@ use std::sync::Arc;
 
 use super::{Asker, Picker};
 use crate::base::addr::EndpointAddr;
+use crate::base::clock;
 use crate::dataplane::upstream::endpoint::{Endpoint, Identity, Protocol};
 use crate::dataplane::upstream::pool::Member;
+
+/// Somebody who has tried nobody yet.
+pub(super) fn anyone() -> Asker {
+    Asker::at(clock::now())
+}
 
 /// Members with these weights.
 pub(super) fn members(weights: &[u32]) -> Vec<Member> {
@@ -40,7 +46,7 @@ pub(super) fn place(members: &[Member], endpoint: &Endpoint) -> usize {
 /// Who is picked one after the other, as letters.
 pub(super) fn order(picker: &Picker, members: &[Member], picks: usize) -> String {
     let picks = (0..picks).map(|_| {
-        let picked = picker.pick(members, &Asker::default()).unwrap();
+        let picked = picker.pick(members, &anyone()).unwrap();
         char::from(b'a' + place(members, picked) as u8)
     });
     picks.collect()
