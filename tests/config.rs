@@ -148,6 +148,9 @@ fn show_routes(text: &mut String, routes: &[route::Route], pools: &[pool::Pool])
             "Pool {name:?} {balance:?} {protocol:?} connect {connect:?}"
         )
         .unwrap();
+        if let Some(slow_start) = pool.slow_start {
+            writeln!(text, "  slow_start {slow_start:?}").unwrap();
+        }
         if let Some(check) = &pool.health_check {
             writeln!(text, "  {check:?}").unwrap();
         }
@@ -161,7 +164,14 @@ fn show_routes(text: &mut String, routes: &[route::Route], pools: &[pool::Pool])
             writeln!(text, "  {:?}", pool.outlier).unwrap();
         }
         for endpoint in &pool.endpoints {
-            writeln!(text, "  {:?} weight {}", endpoint.address, endpoint.weight).unwrap();
+            write!(text, "  {:?} weight {}", endpoint.address, endpoint.weight).unwrap();
+            match endpoint.priority {
+                0 => {}
+                pool::BACKUP => text.push_str(" backup"),
+                priority => write!(text, " priority {priority}").unwrap(),
+            }
+            text.push_str(if endpoint.is_far { " far" } else { "" });
+            text.push_str(if endpoint.drain { " drains\n" } else { "\n" });
         }
         if let Some(tls) = &pool.tls {
             writeln!(text, "  {tls:?}").unwrap();

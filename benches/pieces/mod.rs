@@ -134,7 +134,7 @@ fn pick(count: u16, balance: &Balance, running: usize) -> Piece {
     let asker = Asker::at(now).with_key(Some(31_337 << 40));
     Box::new(move || {
         let picked = picker.pick(black_box(&members), &asker);
-        black_box(picked.map(Endpoint::enter));
+        black_box(picked.map(|member| member.endpoint.enter()));
         // They run as long as the closure lives.
         let _ = &running;
     })
@@ -147,10 +147,7 @@ fn member(port: u16) -> Member {
         protocol: Protocol::Auto,
         tls: None,
     };
-    Member {
-        endpoint: Arc::new(Endpoint::new(identity, None)),
-        weight: 1,
-    }
+    Member::new(Arc::new(Endpoint::new(identity, None)))
 }
 
 /// One head judged and taken apart; the scanner stays, as on a connection that is kept.

@@ -44,7 +44,7 @@ pub fn coarse_wall() -> SystemTime {
 /// Milliseconds from a moment of this process that is the same for all, to `at`; 0 before it. For what is kept in a word.
 pub fn millis(at: Instant) -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
-    let start = *START.get_or_init(|| at);
+    let start = *START.get_or_init(now);
     at.saturating_duration_since(start).as_millis() as u64
 }
 

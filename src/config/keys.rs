@@ -46,6 +46,8 @@ section! {
         trusted_proxies: Vec<At<IpNet>>, optional "nobody is believed";
         /// Limits of all listeners and routes.
         limits: Limits, optional "the defaults of its keys";
+        /// The zone that this process is in, such as `${ZONE}`: endpoints of the same `zone` are preferred.
+        zone: Name, optional "no endpoint is preferred";
         /// Timeouts of client connections, and the defaults for routes.
         timeouts: Timeouts, optional "the defaults of its keys";
         /// The end of what is taken off, and of a process, beyond `timeouts.drain`.
@@ -278,6 +280,9 @@ section! {
         endpoints: NonEmpty<EndpointKey>, required;
         /// How an endpoint is chosen.
         balance: BalanceKey, default "round_robin";
+        /// How long an endpoint takes to join that is new to a running pool, back in the turn or healthy again: its share grows from a
+        /// tenth to the whole in a straight line, so that it can warm up. Not with `hash`, which knows no shares.
+        slow_start: Timeout, optional "it joins at once";
         /// What is spoken with the endpoints.
         protocol: Protocol, default "auto";
         /// TLS towards the endpoints. `{}` or `true` is enough: certificates are verified against the authorities of the
@@ -400,6 +405,15 @@ section! {
         address: EndpointTarget, required;
         /// Its share of the pool's work beside the others; 0 takes it out of the turn.
         weight: Count<0, 65535>, default "1";
+        /// Which endpoints come first: those of a higher number get work only while none of a lower one is to be had.
+        priority: Count<0, 15>, optional "0, which comes first";
+        /// Gets work only while no other endpoint is to be had.
+        backup: bool, default "false";
+        /// The zone that it is in. Those of another zone than the top-level `zone` get work only while none of ours is to be
+        /// had, or when ours are far busier.
+        zone: Name, optional "in every zone";
+        /// Takes nothing new; what runs on it runs to its end.
+        drain: bool, default "false";
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Config {
     pub routes: Vec<route::Route>,
     /// Named sets of endpoints, in the order of the file.
     pub pools: Vec<pool::Pool>,
+    /// The zone that this process is in.
+    pub zone: Option<String>,
     /// The access log; `None` is `off`.
     pub access_log: Option<AccessLog>,
     /// Peers whose `X-Forwarded-*` and `Forwarded` are believed.

@@ -14,6 +14,8 @@ pub struct Pool {
     pub name: PoolName,
     /// The balancing choice.
     pub balance: Balance,
+    /// How long an endpoint takes to join; absent: it joins at once.
+    pub slow_start: Option<Duration>,
     /// The endpoints; never empty.
     pub endpoints: Vec<Endpoint>,
     /// What is spoken with the endpoints.
@@ -185,6 +187,9 @@ pub enum HashMethod {
     Ring,
 }
 
+/// The priority of backups, behind all that can be written.
+pub const BACKUP: u32 = u32::MAX;
+
 /// One address in a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
@@ -192,6 +197,12 @@ pub struct Endpoint {
     pub address: EndpointTarget,
     /// Its share of the pool's work; 0 takes it out of the turn.
     pub weight: u32,
+    /// 0 comes first; [`BACKUP`] is that of backups.
+    pub priority: u32,
+    /// Whether it is in another zone than this process.
+    pub is_far: bool,
+    /// Whether it takes nothing new.
+    pub drain: bool,
 }
 
 /// What is spoken with the endpoints of a pool.

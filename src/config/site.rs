@@ -47,14 +47,7 @@ pub fn parse(
 ) -> Result<Site, Vec<ConfigError>> {
     parse::whole(source, env, SHORTEST, |tree, decoder| {
         let root = keys::Site::decode(tree, decoder)?;
-        let timeouts = &main.timeouts.route;
-        Some(check::check_site(
-            &root,
-            &source.file,
-            name,
-            timeouts,
-            decoder,
-        ))
+        Some(check::check_site(&root, &source.file, name, main, decoder))
     })
 }
 

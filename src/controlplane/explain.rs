@@ -11,7 +11,7 @@ use crate::base::host::normal_host;
 use crate::base::path::normal_path;
 use crate::base::units::show_duration;
 use crate::config::listener::Listener;
-use crate::config::pool::{Balance, Pool};
+use crate::config::pool::{BACKUP, Balance, Pool};
 use crate::config::route::{self as config, Filter, Route};
 use crate::dataplane::route::{CANDIDATES_LIMIT, Lookup, Verdict};
 use crate::dataplane::snapshot::{Action, Snapshot};
@@ -250,6 +250,17 @@ fn describe_pool(pool: &Pool) -> String {
         text.push_str(&endpoint.address.to_string());
         if endpoint.weight != 1 {
             text.push_str(&format!(" (weight {})", endpoint.weight));
+        }
+        match endpoint.priority {
+            0 => {}
+            BACKUP => text.push_str(" (backup)"),
+            priority => text.push_str(&format!(" (priority {priority})")),
+        }
+        if endpoint.is_far {
+            text.push_str(" (another zone)");
+        }
+        if endpoint.drain {
+            text.push_str(" (drains)");
         }
     }
     text

@@ -109,7 +109,9 @@ impl Watch {
         self.version = snapshot.version;
         let mut kept = HashSet::new();
         for pool in &snapshot.pools {
-            let Some(plan) = &pool.check else { continue };
+            let Some(plan) = &pool.settings.check else {
+                continue;
+            };
             for member in &pool.members {
                 kept.insert(member.endpoint.id);
                 self.take_in(pool, &member.endpoint, plan, now);

@@ -307,3 +307,145 @@ fn a_key_whose_endpoint_refuses_goes_to_another() {
         }
     });
 }
+
+#[test]
+fn a_backup_gets_work_when_no_other_endpoint_is_to_be_had() {
+    play(|| {
+        let (refuses, backup) = (backend::refuses(), backend::named("backup"));
+        let good = backend::named("good");
+        let text = "routes: [{ pool: app }]\npools: { app: { endpoints: [{ address: \"@backup\", \
+                    backup: true }, \"@first\"] } }";
+        let proxy = proxy::start(text, &[("backup", &backup), ("first", &good)]);
+        let mut client = proxy.client();
+        for _ in 0..20 {
+            assert_eq!(client.get("/").text(), "good");
+        }
+        proxy.rewrite(text, &[("backup", &backup), ("first", &refuses)]);
+        for _ in 0..5 {
+            assert_eq!(client.get("/").text(), "backup");
+        }
+    });
+}
+
+#[test]
+fn endpoints_of_a_lower_number_come_first() {
+    play(|| {
+        let (first, second) = (backend::named("first"), backend::named("second"));
+        let text = "routes: [{ pool: app }]\npools: { app: { balance: least_connections, \
+                    endpoints: [{ address: \"@second\", priority: 2 }, { address: \"@first\", \
+                    priority: 1, drain: @drain }] } }";
+        let proxy = proxy::start(
+            text,
+            &[("first", &first), ("second", &second), ("drain", &false)],
+        );
+        let mut client = proxy.client();
+        for _ in 0..10 {
+            assert_eq!(client.get("/").text(), "first");
+        }
+        proxy.rewrite(
+            text,
+            &[("first", &first), ("second", &second), ("drain", &true)],
+        );
+        for _ in 0..10 {
+            assert_eq!(client.get("/").text(), "second");
+        }
+    });
+}
+
+#[test]
+fn an_endpoint_that_drains_ends_what_runs_and_takes_nothing_new() {
+    play(|| {
+        let drains = backend::script(|connection| {
+            while connection.request().is_some() {
+                connection.wait("leave to answer", |seen| seen.written > 0);
+                connection.ok("drains");
+            }
+        });
+        let stays = backend::named("stays");
+        let text = "routes: [{ pool: app }]\npools: { app: { endpoints: [{ address: \"@drains\", \
+                    drain: @flag }, { address: \"@stays\", weight: @weight }] } }";
+        let proxy = proxy::start(
+            text,
+            &[
+                ("drains", &drains),
+                ("stays", &stays),
+                ("flag", &false),
+                ("weight", &0),
+            ],
+        );
+        let mut slow = proxy.client();
+        slow.send("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n");
+        drains.request();
+        proxy.rewrite(
+            text,
+            &[
+                ("drains", &drains),
+                ("stays", &stays),
+                ("flag", &true),
+                ("weight", &1),
+            ],
+        );
+        let mut client = proxy.client();
+        for _ in 0..10 {
+            assert_eq!(client.get("/").text(), "stays");
+        }
+        drains.note_written(1);
+        assert_eq!(slow.answer().text(), "drains");
+    });
+}
+
+#[test]
+fn endpoints_of_our_zone_are_preferred() {
+    play(|| {
+        let (here, there) = (backend::named("here"), backend::named("there"));
+        let text = "zone: @zone\nroutes: [{ pool: app }]\npools: { app: { endpoints: [{ address: \
+                    \"@here\", zone: east }, { address: \"@there\", zone: west }] } }";
+        let proxy = proxy::start(
+            text,
+            &[("zone", &"east"), ("here", &here), ("there", &there)],
+        );
+        let mut client = proxy.client();
+        for _ in 0..10 {
+            assert_eq!(client.get("/").text(), "here");
+        }
+        let gone = backend::refuses();
+        proxy.rewrite(
+            text,
+            &[("zone", &"east"), ("here", &gone), ("there", &there)],
+        );
+        for _ in 0..5 {
+            assert_eq!(client.get("/").text(), "there");
+        }
+    });
+}
+
+#[test]
+fn a_newcomer_begins_with_a_tenth_of_its_share() {
+    play(|| {
+        let (old, new) = (backend::named("old"), backend::named("new"));
+        let text = "routes: [{ pool: app }]\npools: { app: { slow_start: 1h, endpoints: [@all] } }";
+        let one = format!("\"{old}\"");
+        let both = format!("\"{old}\", \"{new}\"");
+        let proxy = proxy::start(text, &[("all", &one)]);
+        let mut client = proxy.client();
+        client.get("/");
+        proxy.rewrite(text, &[("all", &both)]);
+        let mut ask = |times: usize| {
+            for _ in 0..times {
+                assert_eq!(client.get("/").status(), 200);
+            }
+        };
+        ask(400);
+        let begun = new.seen().requests.len();
+        // A tenth of half of them, by dice.
+        assert!((5..=45).contains(&begun), "{begun} of 400");
+        // It goes on joining over a reload.
+        proxy.rewrite(
+            &format!("{text}\nlimits: {{ connections: 99 }}"),
+            &[("all", &both)],
+        );
+        ask(400);
+        let more = new.seen().requests.len() - begun;
+        assert!((5..=45).contains(&more), "{more} of 400");
+    });
+}

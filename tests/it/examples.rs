@@ -16,7 +16,7 @@ use crate::harness::wire::Message;
 use crate::harness::{backend, play};
 
 /// The recipes that have a case here.
-const TRIED: [&str; 14] = [
+const TRIED: [&str; 15] = [
     "cache-by-path",
     "canary",
     "grpc",
@@ -26,6 +26,7 @@ const TRIED: [&str; 14] = [
     "mtls",
     "redirect",
     "site-files",
+    "tiers",
     "two-sites",
     "unix-socket",
     "upstream-tls",
@@ -295,6 +296,21 @@ fn cache_by_path() {
         let used: BTreeSet<_> = first.iter().collect();
         assert_eq!(used.len(), 3);
         assert_eq!(run.get("localhost", "/reports/1").status(), 200);
+    });
+}
+
+#[test]
+fn tiers() {
+    play(|| {
+        let [here, there, backup] = ["here", "there", "backup"].map(backend::named);
+        let run = recipe("tiers")
+            .endpoint("127.0.0.1:3001", &here)
+            .endpoint("127.0.0.1:3002", &there)
+            .endpoint("127.0.0.1:3003", &backup)
+            .start();
+        for _ in 0..6 {
+            assert_eq!(run.get("localhost", "/").text(), "here");
+        }
     });
 }
 

@@ -49,7 +49,12 @@ pub(crate) fn check(root: &Root, file: &Path, decoder: &mut Decoder) -> Option<C
     }
 
     let pools = root.pools.as_ref().map(|at| at.value.0.as_slice());
-    let pools = pool::check(pools.unwrap_or_default(), folder, decoder);
+    let zone = root.zone.as_ref().map(|at| at.value.0.clone());
+    if !root.written.has("include") {
+        // Those of sites are not known here.
+        pool::check_zone(root.zone.as_ref(), pools.unwrap_or_default(), decoder);
+    }
+    let pools = pool::check(pools.unwrap_or_default(), folder, zone.as_deref(), decoder);
 
     let trusted_proxies = root.trusted_proxies.iter().flat_map(|at| &at.value);
     Some(Config {
@@ -60,6 +65,7 @@ pub(crate) fn check(root: &Root, file: &Path, decoder: &mut Decoder) -> Option<C
         listeners,
         routes,
         pools,
+        zone,
         access_log: match root.access_log.as_ref().map(|at| &at.value) {
             None => Some(AccessLog::default()),
             Some(OrOff::Off) => None,
@@ -99,20 +105,26 @@ fn include(root: &Root, folder: Folder<'_>) -> Vec<Pattern> {
         .collect()
 }
 
-/// Checks what was read from the `file` of a site; its routes inherit the main file's `timeouts`.
+/// Checks what was read from the `file` of a site; it inherits the main file's `timeouts` and `zone`.
 pub(crate) fn check_site(
     root: &keys::Site,
     file: &Path,
     name: &SiteName,
-    timeouts: &RouteTimeouts,
+    main: &Config,
     decoder: &mut Decoder,
 ) -> Site {
     let folder = Folder(file.parent().unwrap_or(Path::new("")));
     let known = KnownPools::of(root.pools.as_ref(), &root.written);
     let routes = root.routes.as_ref().map(|at| at.value.as_slice());
-    let routes = route::check(routes.unwrap_or_default(), &known, timeouts, decoder);
+    let routes = route::check(
+        routes.unwrap_or_default(),
+        &known,
+        &main.timeouts.route,
+        decoder,
+    );
     let pools = root.pools.as_ref().map(|at| at.value.0.as_slice());
-    let pools = pool::check(pools.unwrap_or_default(), folder, decoder);
+    let zone = main.zone.as_deref();
+    let pools = pool::check(pools.unwrap_or_default(), folder, zone, decoder);
     Site::new(name, routes, pools)
 }
 

@@ -1,5 +1,6 @@
 //! Rules of pools: endpoints differ, somebody has weight, TLS knows whom to verify.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use foldhash::{HashMap, HashMapExt};
@@ -11,8 +12,9 @@ use crate::config::decode::{At, Decoder};
 use crate::config::forms::{BalanceKey, EndpointKey, HashByKey, PoolTlsKey};
 use crate::config::keys;
 use crate::config::kinds::OrOff;
-use crate::config::pool::{Balance, Endpoint, Hash, HashBy, Outlier, Pool, Queue, Tls};
-use crate::config::values::{BalanceWord, HashByWord, Timeout};
+use crate::config::node::Place;
+use crate::config::pool::{BACKUP, Balance, Endpoint, Hash, HashBy, Outlier, Pool, Queue, Tls};
+use crate::config::values::{BalanceWord, HashByWord, Name, Timeout};
 
 const CONNECT: Duration = Duration::from_secs(2);
 const CONNECT_WITH_TLS: Duration = Duration::from_secs(3);
@@ -21,11 +23,12 @@ const CONNECT_WITH_TLS: Duration = Duration::from_secs(3);
 pub(super) fn check(
     written: &[(At<PoolName>, Option<At<keys::Pool>>)],
     folder: Folder<'_>,
+    zone: Option<&str>,
     decoder: &mut Decoder,
 ) -> Vec<Pool> {
     written
         .iter()
-        .filter_map(|(name, keys)| pool(&name.value, &keys.as_ref()?.value, folder, decoder))
+        .filter_map(|(name, keys)| pool(&name.value, &keys.as_ref()?.value, folder, zone, decoder))
         .collect()
 }
 
@@ -33,6 +36,7 @@ fn pool(
     name: &PoolName,
     keys: &keys::Pool,
     folder: Folder<'_>,
+    zone: Option<&str>,
     decoder: &mut Decoder,
 ) -> Option<Pool> {
     let tls = keys.tls.as_ref().map(|at| match &at.value {
@@ -50,10 +54,17 @@ fn pool(
         None => CONNECT,
     };
     let endpoints = keys.endpoints.as_ref()?;
-    let endpoints = check_endpoints(&endpoints.value.0, tls.as_ref(), folder, decoder);
+    let endpoints = check_endpoints(&endpoints.value.0, tls.as_ref(), folder, zone, decoder);
+    let balance = balance(&keys.balance.value)?;
+    if let (Some(slow_start), Balance::Hash(_)) = (&keys.slow_start, &balance) {
+        let help = "leave `slow_start` out: a key belongs to its endpoint from the start";
+        let message = "`hash` has no shares that could grow";
+        decoder.problem(slow_start.place, message, help);
+    }
     Some(Pool {
         name: name.clone(),
-        balance: balance(&keys.balance.value)?,
+        balance,
+        slow_start: keys.slow_start.as_ref().map(|at| at.value.0),
         endpoints,
         protocol: keys.protocol.value,
         tls,
@@ -134,44 +145,124 @@ fn check_endpoints(
     written: &[At<EndpointKey>],
     tls: Option<&Tls>,
     folder: Folder<'_>,
+    zone: Option<&str>,
     decoder: &mut Decoder,
 ) -> Vec<Endpoint> {
     let needs_name = tls.is_some_and(|tls| tls.server_name.is_none());
     let mut seen: HashMap<EndpointTarget, usize> = HashMap::new();
     let mut endpoints = Vec::new();
     for (index, at) in written.iter().enumerate() {
-        let (place, address, weight) = match &at.value {
-            EndpointKey::Address(address) => (at.place, address, 1),
+        let (place, mut endpoint) = match &at.value {
+            EndpointKey::Address(address) => (at.place, plain(address)),
             EndpointKey::Endpoint(keys) => match &keys.address {
-                Some(address) => (address.place, &address.value, to_u32(keys.weight.value.0)),
+                Some(address) => (address.place, in_full(&address.value, keys, zone, decoder)),
                 None => continue,
             },
         };
-        let address = match address {
-            EndpointTarget::Unix(path) => EndpointTarget::Unix(folder.0.join(path)),
-            EndpointTarget::Tcp(_) | EndpointTarget::Name { .. } => address.clone(),
-        };
+        if let EndpointTarget::Unix(path) = &mut endpoint.address {
+            *path = folder.0.join(&*path);
+        }
+        let address = &endpoint.address;
         if needs_name && matches!(address, EndpointTarget::Unix(_)) {
             let help = "write `tls: { server_name: … }` in the pool";
             decoder.problem(place, "TLS on a unix socket needs a name to verify", help);
         }
-        if let Some(first) = seen.get(&address) {
+        if let Some(first) = seen.get(address) {
             let message = format!("`{address}` is there twice, first as endpoints[{first}]");
             decoder.problem(place, message, "for a larger share give it a `weight`");
         }
         seen.entry(address.clone()).or_insert(index);
-        endpoints.push(Endpoint { address, weight });
+        endpoints.push(endpoint);
     }
     if let (Some(first), false) = (written.first(), endpoints.is_empty())
         && endpoints.len() == written.len()
-        && endpoints.iter().all(|endpoint| endpoint.weight == 0)
     {
-        let help = "give at least one endpoint a weight above 0";
-        decoder.problem(
-            first.place,
-            "all weights are 0: nobody would get work",
-            help,
-        );
+        check_work(first.place, &endpoints, decoder);
     }
     endpoints
+}
+
+/// Somebody has work, and somebody comes first.
+fn check_work(place: Place, endpoints: &[Endpoint], decoder: &mut Decoder) {
+    if endpoints.iter().all(|endpoint| endpoint.weight == 0) {
+        let help = "give at least one endpoint a weight above 0";
+        decoder.problem(place, "all weights are 0: nobody would get work", help);
+    } else if endpoints.iter().all(|one| one.drain || one.weight == 0) {
+        let help = "take `drain` off one of them, or send the routes elsewhere";
+        decoder.problem(place, "all endpoints drain: nobody would get work", help);
+    }
+    if endpoints.iter().all(|endpoint| endpoint.priority == BACKUP) {
+        let help = "take `backup` off those that come first";
+        decoder.problem(place, "all endpoints are backups: of whom?", help);
+    }
+}
+
+fn plain(address: &EndpointTarget) -> Endpoint {
+    Endpoint {
+        address: address.clone(),
+        weight: 1,
+        priority: 0,
+        is_far: false,
+        drain: false,
+    }
+}
+
+fn in_full(
+    address: &EndpointTarget,
+    keys: &keys::Endpoint,
+    zone: Option<&str>,
+    decoder: &mut Decoder,
+) -> Endpoint {
+    let written = keys.priority.as_ref();
+    if let (Some(at), true) = (written, keys.backup.value) {
+        let help = "keep one of `priority` and `backup`";
+        decoder.problem(at.place, "a backup comes behind every priority", help);
+    }
+    let is_far = keys.zone.as_ref().is_some_and(|at| {
+        if zone.is_none() {
+            let help =
+                "write at the top level which zone this process is in, such as `zone: ${ZONE}`";
+            decoder.problem(at.place, "the zone of this process is not known", help);
+        }
+        zone != Some(at.value.0.as_str())
+    });
+    Endpoint {
+        weight: to_u32(keys.weight.value.0),
+        priority: match written {
+            _ if keys.backup.value => BACKUP,
+            Some(at) => to_u32(at.value.0),
+            None => 0,
+        },
+        is_far,
+        drain: keys.drain.value,
+        ..plain(address)
+    }
+}
+
+/// Our own zone is that of somebody.
+pub(super) fn check_zone(
+    zone: Option<&At<Name>>,
+    pools: &[(At<PoolName>, Option<At<keys::Pool>>)],
+    decoder: &mut Decoder,
+) {
+    let Some(zone) = zone else {
+        return;
+    };
+    let pools = pools.iter().filter_map(|(_, keys)| keys.as_ref());
+    let endpoints = pools.flat_map(|pool| pool.value.endpoints.iter().flat_map(|at| &at.value.0));
+    let zones: BTreeSet<_> = endpoints
+        .filter_map(|at| match &at.value {
+            EndpointKey::Endpoint(keys) => keys.zone.as_ref().map(|at| at.value.0.as_str()),
+            EndpointKey::Address(_) => None,
+        })
+        .collect();
+    let own = zone.value.0.as_str();
+    if !zones.contains(own) {
+        let help = match zones.is_empty() {
+            true => "give endpoints their `zone`, or leave this one out".into(),
+            false => decoder.suggest(own, "zones of endpoints are", zones.iter().copied()),
+        };
+        let message = format!("no endpoint is in the zone `{own}`");
+        decoder.problem(zone.place, message, help);
+    }
 }

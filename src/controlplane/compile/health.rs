@@ -37,7 +37,7 @@ pub(super) fn plan(pool: &config::pool::Pool, previous: Option<&Arc<Pool>>) -> O
         fast_interval: written.fast_interval,
         timeout: written.timeout,
     };
-    let known = previous.and_then(|previous| previous.check.as_ref());
+    let known = previous.and_then(|previous| previous.settings.check.as_ref());
     let known = known.filter(|known| ***known == plan);
     Some(known.map_or_else(|| Arc::new(plan), Arc::clone))
 }

@@ -20,8 +20,8 @@ use crate::config::pool::{HashBy, HashMethod};
 use crate::dataplane::snapshot::Snapshot;
 use crate::dataplane::tls::{AlpnOffer, ClientOptions, ClientPlan, Roots, ServerName};
 use crate::dataplane::upstream::endpoint::{Endpoint, Identity, Protocol, Tls};
-use crate::dataplane::upstream::pick::{Balance, Key, Method, Picker};
-use crate::dataplane::upstream::pool::{Member, Pool};
+use crate::dataplane::upstream::pick::{Balance, Key, Method};
+use crate::dataplane::upstream::pool::{Member, Pool, Settings};
 use crate::dataplane::upstream::queue;
 
 pub(super) fn compile(
@@ -42,7 +42,7 @@ pub(super) fn compile(
 #[derive(Debug)]
 pub(super) struct Before<'a> {
     pools: HashMap<&'a PoolName, &'a Arc<Pool>>,
-    endpoints: HashMap<&'a Identity, &'a Arc<Endpoint>>,
+    members: HashMap<&'a Identity, &'a Member>,
 }
 
 impl<'a> Before<'a> {
@@ -51,8 +51,8 @@ impl<'a> Before<'a> {
         let members = pools().flat_map(|pool| &pool.members);
         Self {
             pools: pools().map(|pool| (&pool.name, pool)).collect(),
-            endpoints: members
-                .map(|m| (&m.endpoint.identity, &m.endpoint))
+            members: members
+                .map(|member| (&member.endpoint.identity, member))
                 .collect(),
         }
     }
@@ -92,74 +92,67 @@ fn one(
                     .as_ref()
                     .map(|tls| (tls.server_name.clone(), tls.plan.digest())),
             };
+            // Who takes nothing new has no turn.
+            let weight = if endpoint.drain { 0 } else { endpoint.weight };
             // One address by two names is one endpoint, with the work of both.
             if let Some(&place) = places.get(&identity)
                 && let Some(member) = members.get_mut::<usize>(place)
             {
-                member.weight = member.weight.saturating_add(endpoint.weight);
+                member.weight = member.weight.saturating_add(weight);
                 continue;
             }
             places.insert(identity.clone(), members.len());
-            let known = before
-                .endpoints
-                .get(&identity)
-                .map(|&known| Arc::clone(known));
-            let endpoint_now = known.unwrap_or_else(|| {
-                Arc::new(match pool.health_check {
+            let known = before.members.get(&identity).copied();
+            let endpoint_now = match known {
+                Some(known) => Arc::clone(&known.endpoint),
+                None => Arc::new(match pool.health_check {
                     Some(_) => Endpoint::unproven(identity, tls.clone()),
                     None => Endpoint::new(identity, tls.clone()),
-                })
-            });
+                }),
+            };
+            // One that had no turn is asked by nobody: what it is told now changes nothing before the next snapshot.
+            let had_turn = known.is_some_and(|known| known.weight > 0);
+            if pool.slow_start.is_some() && previous.is_some() && !had_turn {
+                endpoint_now.rejoin();
+            }
             members.push(Member {
                 endpoint: endpoint_now,
-                weight: endpoint.weight,
+                weight,
+                priority: endpoint.priority,
+                is_far: endpoint.is_far,
             });
         }
     }
-    let balance = balance(pool, errors)?;
-    Some(settle(pool, members, balance, previous))
+    let settings = Settings {
+        balance: balance(pool, errors)?,
+        slow_start: pool.slow_start,
+        connect_timeout: pool.connect_timeout,
+        policy: health::policy(pool),
+        check: health::plan(pool, previous),
+        panic_threshold: pool.panic_threshold,
+        queue: pool.queue.map(|written| queue::Plan {
+            size: written.size,
+            wait: written.wait,
+        }),
+    };
+    Some(settle(pool, members, settings, previous))
 }
 
 /// The pool from before if it is the same; else a new one that goes on in its turns.
 fn settle(
     pool: &config::pool::Pool,
     members: Vec<Member>,
-    balance: Balance,
+    settings: Settings,
     previous: Option<&Arc<Pool>>,
 ) -> Arc<Pool> {
-    let policy = health::policy(pool);
-    let check = health::plan(pool, previous);
-    let queue = pool.queue.map(|written| queue::Plan {
-        size: written.size,
-        wait: written.wait,
-    });
     if let Some(previous) = previous
-        && previous.connect_timeout == pool.connect_timeout
-        && previous.policy == policy
-        && previous.check == check
-        && previous.panic_threshold == pool.panic_threshold
-        && previous.queue == queue
-        && previous.balance == balance
+        && previous.settings == settings
         && is_same_members(&previous.members, &members)
     {
         return Arc::clone(previous);
     }
-    let picker = Picker::new(&balance, &members, seed());
-    if let Some(previous) = previous {
-        picker.resume(&previous.picker);
-    }
-    Arc::new(Pool {
-        name: pool.name.clone(),
-        members: members.into(),
-        balance,
-        picker,
-        connect_timeout: pool.connect_timeout,
-        policy,
-        check,
-        panic_threshold: pool.panic_threshold,
-        queue,
-        live: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.live)),
-    })
+    let (name, previous) = (pool.name.clone(), previous.map(AsRef::as_ref));
+    Arc::new(Pool::new(name, members, settings, previous, seed()))
 }
 
 /// Where draws begin: elsewhere in each process, so that those of a fleet do not draw the same.
@@ -192,11 +185,12 @@ fn balance(pool: &config::pool::Pool, errors: &mut Errors<'_>) -> Option<Balance
     Some(Balance::Hash { key, method })
 }
 
+/// Whether members are those of a pool, in the order of its tiers.
 fn is_same_members(before: &[Member], after: &[Member]) -> bool {
-    before.len() == after.len()
-        && before.iter().zip(after).all(|(before, after)| {
-            before.weight == after.weight && Arc::ptr_eq(&before.endpoint, &after.endpoint)
-        })
+    let mut after: Vec<_> = after.iter().collect();
+    after.sort_by_key(|member| member.tier());
+    let mut pairs = before.iter().zip(&after);
+    before.len() == after.len() && pairs.all(|(before, after)| before.is_same(after))
 }
 
 /// Where an endpoint is; nowhere, while its name does not resolve.

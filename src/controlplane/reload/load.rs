@@ -314,10 +314,10 @@ fn read_site(
         errors,
         claims: Vec::new(),
     })?;
-    let inherits_the_same = known
-        .main
-        .as_ref()
-        .is_some_and(|before| before.config.timeouts.route == main.config.timeouts.route);
+    let inherits_the_same = known.main.as_ref().is_some_and(|before| {
+        let (before, now) = (&before.config, &main.config);
+        before.timeouts.route == now.timeouts.route && before.zone == now.zone
+    });
     if let Some(before) = known.sites.get(path)
         && inherits_the_same
         && before.file.source.is_same(&source)

@@ -111,7 +111,7 @@ pub async fn forward(
         repeatable: outbound.is_repeatable(),
         fresh: false,
         upgrade: wish.is_some(),
-        connect_timeout: pool.connect_timeout,
+        connect_timeout: pool.settings.connect_timeout,
         idle_limit: passage.snapshot.limits.idle_connections,
         header_bytes: passage.snapshot.limits.response_header_bytes,
     };
@@ -131,7 +131,7 @@ pub async fn forward(
         let failure = match attempt(passage, endpoint, &mut outbound, wants, closing).await {
             Ok(answered) => {
                 observe::answer(pool, endpoint, &answered.head);
-                if pool.picker.wants_latency() {
+                if pool.wants_latency() {
                     learn(endpoint, began, &outbound, Some(answered.head.status));
                 }
                 // Its room is for the fields of a request to come.
@@ -154,7 +154,7 @@ pub async fn forward(
             stale -= 1;
             continue;
         }
-        if pool.picker.wants_latency() && last.side() == Side::Upstream {
+        if pool.wants_latency() && last.side() == Side::Upstream {
             learn(endpoint, began, &outbound, None);
         }
         if !may_repeat {
@@ -210,7 +210,7 @@ impl Waiting {
         asker: &Asker,
     ) -> Result<&'p Arc<Endpoint>, Fault> {
         let least_bad = pool.least_bad().ok_or(Fault::NoEndpoint)?;
-        let Some(plan) = pool.queue else {
+        let Some(plan) = pool.settings.queue else {
             self.has_ended = Some(Fault::NoEndpoint);
             return Ok(least_bad);
         };

@@ -6,9 +6,10 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::base::addr::EndpointAddr;
+use crate::base::clock;
 use crate::base::name::{EndpointId, PoolName};
 use crate::dataplane::tls::{ClientPlan, Digest, ServerName};
 use crate::dataplane::upstream::connect::Parked;
@@ -17,6 +18,15 @@ use crate::dataplane::upstream::latency::Latency;
 
 /// Idle connections that workers leave with one endpoint for their neighbours, at most.
 const PARKED_LIMIT: usize = 128;
+
+/// The whole share of an endpoint, in the parts that [`Endpoint::joined`] counts.
+pub const JOINED: u32 = 1024;
+
+/// What an endpoint begins to join with: a tenth, so that there is something to warm up by.
+const JOINED_FLOOR: u32 = JOINED / 10;
+
+/// In place of a time: joins from the next look on.
+const JOINS_NEXT: u64 = u64::MAX;
 
 /// What is spoken with an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,6 +83,7 @@ pub struct Endpoint {
 struct Live {
     in_flight: AtomicUsize,
     latency: Latency,
+    joins: AtomicU64,
     /// Exchanges that ended well and that its health has not taken in yet.
     successes: AtomicU32,
     parked: Mutex<Vec<Parked>>,
@@ -103,6 +114,7 @@ impl Endpoint {
             live: Live {
                 in_flight: AtomicUsize::default(),
                 latency: Latency::default(),
+                joins: AtomicU64::default(),
                 successes: AtomicU32::default(),
                 parked: Mutex::default(),
                 health: Mutex::new(health),
@@ -139,6 +151,9 @@ impl Endpoint {
         let mut health = self.health();
         let change = health.step(event, successes, policy, now);
         if let Some(change) = &change {
+            if change.to == Standing::Healthy {
+                self.rejoin();
+            }
             self.set_usable(change.to == Standing::Healthy);
         }
         change
@@ -155,6 +170,34 @@ impl Endpoint {
     /// Exchanges in flight, over all workers.
     pub fn in_flight(&self) -> usize {
         self.live.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Has it join anew: where that is slow, its share grows from a tenth to the whole, from the next look on.
+    pub fn rejoin(&self) {
+        self.live.joins.store(JOINS_NEXT, Ordering::Relaxed);
+    }
+
+    /// How much of its share it takes, of [`JOINED`], where joining takes so long: a straight line from a tenth to the
+    /// whole.
+    pub fn joined(&self, now: Instant, within: Duration) -> u32 {
+        let began = match self.live.joins.load(Ordering::Relaxed) {
+            0 => return JOINED,
+            JOINS_NEXT => {
+                // Two workers may begin it together: at the same time, give or take a tick. One later than zero, which is over.
+                let began = clock::millis(now).saturating_add(1);
+                self.live.joins.store(began, Ordering::Relaxed);
+                began
+            }
+            began => began,
+        };
+        let passed = clock::millis(now).saturating_add(1).saturating_sub(began);
+        let within = within.as_millis() as u64;
+        if passed >= within {
+            self.live.joins.store(0, Ordering::Relaxed);
+            return JOINED;
+        }
+        let part = u64::from(JOINED) * passed / within.max(1);
+        u32::try_from(part).map_or(JOINED, |part| part.max(JOINED_FLOOR))
     }
 
     /// How long it takes to begin its answers; observed only where somebody asks for it.
@@ -230,5 +273,50 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.endpoint.live.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::upstream::health::Thresholds;
+
+    fn identity() -> Identity {
+        Identity {
+            pool: "web".into(),
+            address: EndpointAddr::Tcp(([10, 0, 0, 1], 80).into()),
+            protocol: Protocol::Auto,
+            tls: None,
+        }
+    }
+
+    #[test]
+    fn one_that_becomes_healthy_joins_anew() {
+        let endpoint = Endpoint::unproven(identity(), None);
+        let policy = Policy {
+            check: Some(Thresholds { rise: 1, fall: 1 }),
+            outlier: None,
+        };
+        let (now, within) = (clock::now(), Duration::from_secs(10));
+        for (is_good, expected) in [(true, 102), (false, 1024), (true, 102)] {
+            endpoint.step(Event::Checked(is_good), &policy, now);
+            assert_eq!(endpoint.joined(now, within), expected);
+            let later = now + within;
+            assert_eq!(endpoint.joined(later, within), JOINED);
+        }
+    }
+
+    #[test]
+    fn joining_begins_at_the_first_look_and_is_a_straight_line_from_a_tenth() {
+        let endpoint = Endpoint::new(identity(), None);
+        let (start, within) = (clock::now(), Duration::from_secs(10));
+        assert_eq!(endpoint.joined(start, within), JOINED);
+        endpoint.rejoin();
+        let start = start + Duration::from_secs(100);
+        for (seconds, expected) in [(0, 102), (1, 102), (2, 204), (5, 512), (9, 921), (10, 1024)] {
+            let now = start + Duration::from_secs(seconds);
+            assert_eq!(endpoint.joined(now, within), expected, "{seconds} s");
+        }
+        assert_eq!(endpoint.joined(start, within), JOINED, "it has joined");
     }
 }

@@ -19,3 +19,4 @@ pub mod pick;
 pub mod pool;
 pub mod probe;
 pub mod queue;
+mod tiers;

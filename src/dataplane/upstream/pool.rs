@@ -1,4 +1,4 @@
-//! A pool: a named set of endpoints, the picker that chooses among them, and what is held against their health.
+//! A pool: a named set of endpoints, in tiers, and what is held against their health.
 //!
 //! What happens at an endpoint comes in here ([`Pool::note`]), since what follows from it depends on the others: at most a
 //! part of a pool is ejected, and never the last one that is healthy.
@@ -14,9 +14,10 @@ use http::request::Parts;
 use crate::base::name::PoolName;
 use crate::dataplane::upstream::endpoint::Endpoint;
 use crate::dataplane::upstream::health::{Blame, Change, Event, Policy, Standing};
-use crate::dataplane::upstream::pick::{Asker, Balance, Picker};
+use crate::dataplane::upstream::pick::{Asker, Balance};
 use crate::dataplane::upstream::probe::Plan;
 use crate::dataplane::upstream::queue::{self, Place, Queue};
+use crate::dataplane::upstream::tiers::Tiers;
 
 /// An endpoint and its share of the pool's work.
 #[derive(Clone, Debug)]
@@ -25,19 +26,43 @@ pub struct Member {
     pub endpoint: Arc<Endpoint>,
     /// Its weight; 0 takes it out of the turn.
     pub weight: u32,
+    /// Its priority: 0 comes first.
+    pub priority: u32,
+    /// Whether it is in another zone than we are.
+    pub is_far: bool,
 }
 
-/// A named set of endpoints.
-#[derive(Debug)]
-pub struct Pool {
-    /// Its name.
-    pub name: PoolName,
-    /// Its endpoints. Empty while none of its names resolves.
-    pub members: Box<[Member]>,
+impl Member {
+    /// An endpoint like any other.
+    pub fn new(endpoint: Arc<Endpoint>) -> Self {
+        Self {
+            endpoint,
+            weight: 1,
+            priority: 0,
+            is_far: false,
+        }
+    }
+
+    /// Whether it says the same of the same endpoint.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.endpoint, &other.endpoint)
+            && self.weight == other.weight
+            && self.tier() == other.tier()
+    }
+
+    /// What it shares with the members of its tier.
+    pub fn tier(&self) -> (u32, bool) {
+        (self.priority, self.is_far)
+    }
+}
+
+/// What is said of a pool beside its members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
     /// How it chooses.
     pub balance: Balance,
-    /// The same, laid out for its members.
-    pub picker: Picker,
+    /// How long an endpoint takes to join; absent: it joins at once.
+    pub slow_start: Option<Duration>,
     /// How long a connection to an endpoint may take, TLS included.
     pub connect_timeout: Duration,
     /// What is held against its endpoints.
@@ -48,6 +73,18 @@ pub struct Pool {
     pub panic_threshold: Option<u32>,
     /// How many requests wait while none is usable, and how long; absent: they do not.
     pub queue: Option<queue::Plan>,
+}
+
+/// A named set of endpoints.
+#[derive(Debug)]
+pub struct Pool {
+    /// Its name.
+    pub name: PoolName,
+    /// Its endpoints, in the order of their tiers. Empty while none of its names resolves.
+    pub members: Box<[Member]>,
+    /// What is said of it.
+    pub settings: Settings,
+    tiers: Tiers,
     /// Shared with the pools of this name in the snapshots before and after.
     pub live: Arc<Live>,
 }
@@ -99,10 +136,32 @@ impl Live {
 }
 
 impl Pool {
+    /// A pool of these members, in whatever order, which goes on where `previous` stands; what it draws at random follows
+    /// from the seed.
+    pub fn new(
+        name: PoolName,
+        mut members: Vec<Member>,
+        settings: Settings,
+        previous: Option<&Self>,
+        seed: u64,
+    ) -> Self {
+        let tiers = Tiers::new(&settings.balance, &mut members, seed);
+        if let Some(previous) = previous {
+            tiers.resume(&previous.tiers);
+        }
+        Self {
+            name,
+            members: members.into(),
+            settings,
+            tiers,
+            live: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.live)),
+        }
+    }
+
     /// What its picks have to know of a request that comes from `client`.
     pub fn asker(&self, parts: &Parts, client: IpAddr, now: Instant) -> Asker {
-        let asker = Asker::at(now);
-        match &self.balance {
+        let asker = Asker::at(now).with_ramp(self.settings.slow_start);
+        match &self.settings.balance {
             Balance::RoundRobin
             | Balance::LeastConnections
             | Balance::RandomTwo
@@ -111,9 +170,15 @@ impl Pool {
         }
     }
 
+    /// Whether picks go by how long endpoints take, which then has to be observed.
+    pub fn wants_latency(&self) -> bool {
+        matches!(self.settings.balance, Balance::PeakEwma)
+    }
+
     /// Chooses an endpoint for whoever asks; `None` when there is none left.
     pub fn pick(&self, asker: &Asker) -> Option<&Arc<Endpoint>> {
-        self.picker.pick(&self.members, asker)
+        let picked = self.tiers.pick(&self.members, asker);
+        picked.map(|member| &member.endpoint)
     }
 
     /// The endpoint that is the least bad, for when none is usable: the best standing, then the fewest exchanges.
@@ -166,15 +231,15 @@ impl Pool {
         detail: &dyn fmt::Display,
         now: Instant,
     ) -> bool {
-        let change = endpoint.step(event, &self.policy, now);
+        let change = endpoint.step(event, &self.settings.policy, now);
         if let Some(change) = change {
             self.tell(endpoint, change, detail);
         }
-        let blame = endpoint.health().blame(&self.policy);
+        let blame = endpoint.health().blame(&self.settings.policy);
         let Some(blame) = blame.filter(|_| self.may_eject(endpoint)) else {
             return change.is_some();
         };
-        if let Some(change) = endpoint.step(Event::Ejected(blame), &self.policy, now) {
+        if let Some(change) = endpoint.step(Event::Ejected(blame), &self.settings.policy, now) {
             self.live.ejections.count(blame);
             self.tell(endpoint, change, detail);
         }
@@ -195,7 +260,11 @@ impl Pool {
                 Standing::Unhealthy | Standing::Unproven | Standing::Refusing => {}
             }
         }
-        let most = self.policy.outlier.map_or(0, |outlier| outlier.max_ejected);
+        let most = self
+            .settings
+            .policy
+            .outlier
+            .map_or(0, |outlier| outlier.max_ejected);
         has_other && ejected * 100 <= u64::from(most) * total
     }
 
@@ -205,14 +274,16 @@ impl Pool {
             // Rests are for pools that can do without.
             for member in self.in_turn() {
                 if member.endpoint.standing() == Standing::Ejected {
-                    let change = member.endpoint.step(Event::Pardoned, &self.policy, now);
+                    let change = member
+                        .endpoint
+                        .step(Event::Pardoned, &self.settings.policy, now);
                     if let Some(change) = change {
                         self.tell(&member.endpoint, change, &"");
                     }
                 }
             }
         }
-        if self.panic_threshold.is_some() {
+        if self.settings.panic_threshold.is_some() {
             self.publish();
         }
         let is_out = !self.has_healthy() && self.in_turn().next().is_some();
@@ -231,7 +302,10 @@ impl Pool {
 
     /// Tells every pick who takes exchanges.
     fn publish(&self) {
-        let panics = self.panic_threshold.is_some_and(|at| self.panics(at));
+        let panics = self
+            .settings
+            .panic_threshold
+            .is_some_and(|at| self.panics(at));
         for member in &self.members {
             member
                 .endpoint
@@ -305,16 +379,13 @@ mod tests {
                 None => Endpoint::new(identity, None),
             };
             Member {
-                endpoint: Arc::new(endpoint),
                 weight: 1 + u32::from(number) % 2,
+                ..Member::new(Arc::new(endpoint))
             }
         };
-        let members: Box<[_]> = (0..count).map(member).collect();
-        Pool {
-            name: "web".into(),
+        let settings = Settings {
             balance: Balance::RoundRobin,
-            picker: Picker::new(&Balance::RoundRobin, &members, 1),
-            members,
+            slow_start: None,
             connect_timeout: Duration::from_secs(1),
             policy: Policy {
                 check,
@@ -323,8 +394,9 @@ mod tests {
             check: None,
             panic_threshold: None,
             queue: None,
-            live: Arc::default(),
-        }
+        };
+        let members = (0..count).map(member).collect();
+        Pool::new("web".into(), members, settings, None, 1)
     }
 
     fn endpoint(pool: &Pool, number: usize) -> &Endpoint {
@@ -378,10 +450,8 @@ mod tests {
     #[test]
     fn a_pool_in_panic_uses_all_but_those_that_never_passed_a_check() {
         let thresholds = Thresholds { rise: 1, fall: 1 };
-        let pool = Pool {
-            panic_threshold: Some(50),
-            ..pool(5, Some(thresholds))
-        };
+        let mut pool = pool(5, Some(thresholds));
+        pool.settings.panic_threshold = Some(50);
         let now = clock::now();
         let usable = || {
             let members = pool.members.iter();
@@ -405,10 +475,8 @@ mod tests {
         }
         pool.tick(now);
         assert_eq!(usable(), [true, true, true, true, false]);
-        let calm = Pool {
-            panic_threshold: None,
-            ..pool
-        };
+        let mut calm = pool;
+        calm.settings.panic_threshold = None;
         calm.tick(now);
         assert!(
             calm.pick(&Asker::at(clock::now())).is_none(),

@@ -1,12 +1,9 @@
 //! The same member for the same key, as long as it is there and not far busier than the others.
 
-use std::sync::Arc;
-
 use super::maglev::Maglev;
 use super::ring::Ring;
 use super::two_choices::mix;
 use super::{Asker, Schedule, round_robin};
-use crate::dataplane::upstream::endpoint::Endpoint;
 use crate::dataplane::upstream::pool::Member;
 
 /// A member may have so much more in flight than the mean, for its weight, in per cent of that; its keys go elsewhere
@@ -70,17 +67,13 @@ impl Hash {
     }
 }
 
-pub(super) fn pick<'a>(
-    hash: &Hash,
-    members: &'a [Member],
-    asker: &Asker,
-) -> Option<&'a Arc<Endpoint>> {
+pub(super) fn pick<'a>(hash: &Hash, members: &'a [Member], asker: &Asker) -> Option<&'a Member> {
     let Some(key) = asker.key else {
         return round_robin::pick(&hash.schedule, members, asker);
     };
     let own = members.get(hash.at(key)?)?;
     if asker.may_take(&own.endpoint) && in_flight(own) < LOAD_FLOOR {
-        return Some(&own.endpoint);
+        return Some(own);
     }
     elsewhere(hash, key, members, asker)
 }
@@ -92,7 +85,7 @@ fn elsewhere<'a>(
     key: u64,
     members: &'a [Member],
     asker: &Asker,
-) -> Option<&'a Arc<Endpoint>> {
+) -> Option<&'a Member> {
     let mean = Mean::of(members, key);
     let keys = (0..=TRIES).map(|count| if count == 0 { key } else { mix(key, count) });
     let found = keys.filter_map(|key| members.get(hash.at(key)?));
@@ -106,11 +99,9 @@ fn elsewhere<'a>(
             if is_less { member } else { least }
         })
     };
-    match free.or_else(least) {
-        Some(member) => Some(&member.endpoint),
-        // Hardly anybody is there.
-        None => round_robin::pick(&hash.schedule, members, asker),
-    }
+    // In turn if hardly anybody is there.
+    free.or_else(least)
+        .or_else(|| round_robin::pick(&hash.schedule, members, asker))
 }
 
 /// Members that have work; of a large pool some, which are others for another key.
@@ -172,7 +163,7 @@ mod tests {
     fn a_key_stays_where_it_is() {
         let all = members(&[1; 20]);
         for picker in each(&all) {
-            let pick = |key| place(&all, picker.pick(&all, &with_key(key)).unwrap());
+            let pick = |key| place(&all, &picker.pick(&all, &with_key(key)).unwrap().endpoint);
             let first: Vec<_> = (0..1000).map(|key| pick(mix(1, key))).collect();
             let again: Vec<_> = (0..1000).map(|key| pick(mix(1, key))).collect();
             assert_eq!(first, again);
@@ -187,7 +178,12 @@ mod tests {
     fn only_keys_of_one_that_is_not_usable_move_and_they_scatter() {
         let all = members(&[1; 20]);
         for picker in each(&all) {
-            let pick = |key| place(&all, picker.pick(&all, &with_key(mix(2, key))).unwrap());
+            let pick = |key| {
+                place(
+                    &all,
+                    &picker.pick(&all, &with_key(mix(2, key))).unwrap().endpoint,
+                )
+            };
             let before: Vec<_> = (0..5000).map(pick).collect();
             all[7].endpoint.set_usable(false);
             let after: Vec<_> = (0..5000).map(pick).collect();
@@ -213,7 +209,7 @@ mod tests {
         for picker in each(&all) {
             let mut asker = with_key(5);
             for _ in 0..3 {
-                let picked = picker.pick(&all, &asker).unwrap().id;
+                let picked = picker.pick(&all, &asker).unwrap().endpoint.id;
                 asker.pass_over(picked);
             }
             assert!(picker.pick(&all, &asker).is_none());
@@ -225,9 +221,9 @@ mod tests {
         for weights in [vec![1; 10], (1..=10).collect()] {
             let all = members(&weights);
             for picker in each(&all) {
-                let own = place(&all, picker.pick(&all, &with_key(77)).unwrap());
+                let own = place(&all, &picker.pick(&all, &with_key(77)).unwrap().endpoint);
                 let running: Vec<_> = (0..1000)
-                    .map(|_| picker.pick(&all, &with_key(77)).unwrap().enter())
+                    .map(|_| picker.pick(&all, &with_key(77)).unwrap().endpoint.enter())
                     .collect();
                 let total: u32 = weights.iter().sum();
                 for (member, weight) in all.iter().zip(&weights) {
@@ -239,7 +235,10 @@ mod tests {
                     );
                 }
                 drop(running);
-                assert_eq!(own, place(&all, picker.pick(&all, &with_key(77)).unwrap()));
+                assert_eq!(
+                    own,
+                    place(&all, &picker.pick(&all, &with_key(77)).unwrap().endpoint)
+                );
             }
         }
     }
@@ -249,7 +248,7 @@ mod tests {
         let all = members(&[1; 10]);
         for picker in each(&all) {
             let running: Vec<_> = (0..LOAD_FLOOR)
-                .map(|_| picker.pick(&all, &with_key(3)).unwrap().enter())
+                .map(|_| picker.pick(&all, &with_key(3)).unwrap().endpoint.enter())
                 .collect();
             let own = running[0].endpoint().id;
             assert!(running.iter().all(|one| one.endpoint().id == own));
@@ -260,7 +259,8 @@ mod tests {
     fn requests_without_a_key_go_in_turn() {
         let all = members(&[1; 4]);
         for picker in each(&all) {
-            let picked = (0..8).map(|_| place(&all, picker.pick(&all, &anyone()).unwrap()));
+            let picked =
+                (0..8).map(|_| place(&all, &picker.pick(&all, &anyone()).unwrap().endpoint));
             assert_eq!(picked.collect::<Vec<_>>(), [0, 1, 2, 3, 0, 1, 2, 3]);
         }
     }
@@ -271,7 +271,7 @@ mod tests {
         let picks = |members: &[Member], method| {
             let picker = Picker::Hash(Hash::new(method, members));
             let keys = (0..5000).map(|key| with_key(mix(4, key)));
-            keys.map(|asker| picker.pick(members, &asker).unwrap().id)
+            keys.map(|asker| picker.pick(members, &asker).unwrap().endpoint.id)
                 .collect::<Vec<_>>()
         };
         for (method, others) in [(Method::Maglev, 250), (Method::Ring, 0)] {

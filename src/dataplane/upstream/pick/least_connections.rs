@@ -1,9 +1,6 @@
 //! The one with the fewest exchanges in flight for its weight; among equals each in turn.
 
-use std::sync::Arc;
-
 use super::{Asker, Schedule};
-use crate::dataplane::upstream::endpoint::Endpoint;
 use crate::dataplane::upstream::pool::Member;
 
 /// Members that a pick holds against each other, at most: their counts are far apart in memory, and what the least of so
@@ -14,20 +11,24 @@ pub(super) fn pick<'a>(
     schedule: &Schedule,
     members: &'a [Member],
     asker: &Asker,
-) -> Option<&'a Arc<Endpoint>> {
+) -> Option<&'a Member> {
     // Starting where round robin would go makes the first of equals a fair one.
     let start = schedule.at(schedule.step()?)?;
     let (behind, ahead) = members.split_at_checked(start)?;
+    let all = ahead.iter().chain(behind);
+    if asker.is_plain {
+        return least(all.filter(|member| member.weight > 0 && member.endpoint.is_usable()));
+    }
+    choosy(all, asker)
+}
+
+fn least<'a>(members: impl Iterator<Item = &'a Member>) -> Option<&'a Member> {
     let mut best: Option<(&Member, u64)> = None;
-    let usable = ahead
-        .iter()
-        .chain(behind)
-        .filter(|member| member.weight > 0 && asker.may_take(&member.endpoint));
-    for member in usable.take(LOOKS) {
+    for member in members.take(LOOKS) {
         let load = member.endpoint.in_flight() as u64;
         if load == 0 {
             // Nobody has less, and those before have more.
-            return Some(&member.endpoint);
+            return Some(member);
         }
         let lighter = best.is_none_or(|(other, other_load)| {
             load * u64::from(other.weight) < other_load * u64::from(member.weight)
@@ -36,7 +37,30 @@ pub(super) fn pick<'a>(
             best = Some((member, load));
         }
     }
-    best.map(|(member, _)| &member.endpoint)
+    best.map(|(member, _)| member)
+}
+
+/// The same for somebody who has tried some, or where endpoints join slowly.
+#[cold]
+fn choosy<'a>(members: impl Iterator<Item = &'a Member>, asker: &Asker) -> Option<&'a Member> {
+    let usable = members.filter(|member| member.weight > 0 && asker.may_take(&member.endpoint));
+    match asker.ramp {
+        Some(_) => ramping(usable, asker),
+        None => least(usable),
+    }
+}
+
+/// What one has in flight, with this one more, counts for the share that it has by now.
+fn ramping<'a>(members: impl Iterator<Item = &'a Member>, asker: &Asker) -> Option<&'a Member> {
+    let loads = members.take(LOOKS).map(|member| {
+        let load = member.endpoint.in_flight() as u64 + 1;
+        (member, load, asker.share(member))
+    });
+    let best = loads.reduce(|best, other| {
+        let is_less = other.1 * best.2 < best.1 * other.2;
+        if is_less { other } else { best }
+    });
+    best.map(|(member, _, _)| member)
 }
 
 #[cfg(test)]
@@ -61,7 +85,7 @@ mod tests {
         let all = members(&[3, 1]);
         let picker = picker(&[3, 1]);
         let running: Vec<_> = (0..400)
-            .map(|_| picker.pick(&all, &anyone()).unwrap().enter())
+            .map(|_| picker.pick(&all, &anyone()).unwrap().endpoint.enter())
             .collect();
         assert_eq!(all[0].endpoint.in_flight(), 300);
         drop(running);
@@ -80,7 +104,7 @@ mod tests {
         let all = members(&vec![1; count]);
         let picker = picker(&vec![1; count]);
         let mut random = 1_u64;
-        let pick = || picker.pick(&all, &anyone()).unwrap().enter();
+        let pick = || picker.pick(&all, &anyone()).unwrap().endpoint.enter();
         let mut running: Vec<_> = (0..8 * count).map(|_| pick()).collect();
         for _ in 0..100 * count {
             // Exchanges of random lengths: any of them is the next to end (Knuth's MMIX generator).

@@ -14,13 +14,12 @@ mod schedule;
 mod testkit;
 mod two_choices;
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
 use crate::base::name::EndpointId;
-use crate::dataplane::upstream::endpoint::Endpoint;
+use crate::dataplane::upstream::endpoint::{Endpoint, JOINED};
 use crate::dataplane::upstream::pool::Member;
 
 pub use self::hash::{Hash, Method};
@@ -68,9 +67,13 @@ pub enum Picker {
 #[derive(Debug)]
 pub struct Asker {
     tried: SmallVec<[EndpointId; 4]>,
+    /// Whether nobody was tried and nobody joins slowly: what most picks are, told by one look.
+    is_plain: bool,
     now: Instant,
     /// The hash of what the request is known again by.
     key: Option<u64>,
+    /// How long endpoints take to join.
+    ramp: Option<Duration>,
 }
 
 impl Asker {
@@ -78,8 +81,10 @@ impl Asker {
     pub fn at(now: Instant) -> Self {
         Self {
             tried: SmallVec::new(),
+            is_plain: true,
             now,
             key: None,
+            ramp: None,
         }
     }
 
@@ -89,9 +94,20 @@ impl Asker {
         Self { key, ..self }
     }
 
+    /// The same where endpoints take so long to join.
+    #[must_use]
+    pub fn with_ramp(self, ramp: Option<Duration>) -> Self {
+        Self {
+            ramp,
+            is_plain: self.is_plain && ramp.is_none(),
+            ..self
+        }
+    }
+
     /// Has the picks to come pass over an endpoint.
     pub fn pass_over(&mut self, endpoint: EndpointId) {
         self.tried.push(endpoint);
+        self.is_plain = false;
     }
 
     /// The same without what it has tried.
@@ -105,7 +121,25 @@ impl Asker {
 
     /// Whether an endpoint comes into question.
     fn may_take(&self, endpoint: &Endpoint) -> bool {
-        endpoint.is_usable() && !self.tried.contains(&endpoint.id)
+        endpoint.is_usable() && (self.is_plain || !self.tried.contains(&endpoint.id))
+    }
+
+    /// A member's share of the work, to be held against that of others.
+    fn share(&self, member: &Member) -> u64 {
+        let weight = u64::from(member.weight);
+        match self.ramp {
+            None => weight,
+            Some(ramp) => weight * u64::from(member.endpoint.joined(self.now, ramp)),
+        }
+    }
+
+    /// Whether a member that joins is let in this time; the dice say so to as many as it has of its share.
+    fn admits(&self, member: &Member, dice: u64) -> bool {
+        let Some(ramp) = self.ramp else {
+            return true;
+        };
+        let joined = u64::from(member.endpoint.joined(self.now, ramp));
+        dice % u64::from(JOINED) < joined
     }
 }
 
@@ -128,7 +162,7 @@ impl Picker {
     }
 
     /// Chooses among `members`; `None` when none of them comes into question.
-    pub fn pick<'a>(&self, members: &'a [Member], asker: &Asker) -> Option<&'a Arc<Endpoint>> {
+    pub fn pick<'a>(&self, members: &'a [Member], asker: &Asker) -> Option<&'a Member> {
         match self {
             Self::RoundRobin(schedule) => round_robin::pick(schedule, members, asker),
             Self::LeastConnections(schedule) => least_connections::pick(schedule, members, asker),
@@ -141,11 +175,6 @@ impl Picker {
     /// Takes over where `previous` stands in its turns, when both have the same ones.
     pub fn resume(&self, previous: &Self) {
         self.schedule().resume(previous.schedule());
-    }
-
-    /// Whether it goes by how long endpoints take, which then has to be observed.
-    pub fn wants_latency(&self) -> bool {
-        matches!(self, Self::PeakEwma(_))
     }
 
     fn schedule(&self) -> &Schedule {
@@ -161,6 +190,7 @@ impl Picker {
 mod tests {
     use super::testkit::{anyone, members};
     use super::*;
+    use crate::base::clock;
 
     /// A picker of every kind.
     fn each(members: &[Member]) -> Vec<Picker> {
@@ -186,9 +216,9 @@ mod tests {
         let all = members(&[1, 5]);
         for picker in each(&all) {
             let mut asker = anyone();
-            let first = picker.pick(&all, &asker).unwrap().id;
+            let first = picker.pick(&all, &asker).unwrap().endpoint.id;
             asker.pass_over(first);
-            let second = picker.pick(&all, &asker).unwrap().id;
+            let second = picker.pick(&all, &asker).unwrap().endpoint.id;
             assert_ne!(first, second);
             asker.pass_over(second);
             assert!(picker.pick(&all, &asker).is_none());
@@ -210,7 +240,7 @@ mod tests {
                     let asker = anyone().with_key((turn > 9).then_some(turn << 50));
                     let picked = picker.pick(&all, &asker);
                     assert_eq!(picked.is_some(), is_left, "{down:b} {picker:?}");
-                    assert!(picked.is_none_or(|endpoint| endpoint.is_usable()));
+                    assert!(picked.is_none_or(|member| member.endpoint.is_usable()));
                 }
             }
         }
@@ -220,6 +250,64 @@ mod tests {
     fn an_empty_pool_has_nobody_to_pick() {
         for picker in each(&[]) {
             assert!(picker.pick(&[], &anyone()).is_none());
+        }
+    }
+
+    const RAMP: Duration = Duration::from_secs(30);
+
+    /// The part of so many exchanges that a newcomer has in flight beside nine others, `after` it came; a hundred each are
+    /// running, of which one after the other ends.
+    fn part_of_a_newcomer(balance: &Balance, after: Duration, seed: u64) -> f64 {
+        let all = members(&[1; 10]);
+        let start = clock::now();
+        all[4].endpoint.rejoin();
+        all[4].endpoint.joined(start, RAMP);
+        let picker = Picker::new(balance, &all, seed);
+        let asker = Asker::at(start + after).with_ramp(Some(RAMP));
+        let pick = || picker.pick(&all, &asker).unwrap().endpoint.enter();
+        let mut running: Vec<_> = (0..1000).map(|_| pick()).collect();
+        let mut sum = 0;
+        for turn in 0..4000 {
+            let ends = two_choices::mix(seed, turn) as usize % running.len();
+            running.swap_remove(ends);
+            running.push(pick());
+            if turn >= 3000 {
+                sum += all[4].endpoint.in_flight();
+            }
+        }
+        f64::from(sum as u32) / 1000.0 / 100.0
+    }
+
+    #[test]
+    fn a_newcomer_gets_a_part_of_its_share_that_grows_to_the_whole() {
+        for balance in [
+            Balance::RoundRobin,
+            Balance::LeastConnections,
+            Balance::RandomTwo,
+            Balance::PeakEwma,
+        ] {
+            for (seconds, expected) in [(0, 0.1), (15, 0.5), (24, 0.8), (30, 1.0)] {
+                let after = Duration::from_secs(seconds);
+                let part = part_of_a_newcomer(&balance, after, 3);
+                assert!(
+                    (part - expected).abs() < 0.12 + expected / 10.0,
+                    "{balance:?} after {seconds} s: {part}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_pool_of_newcomers_works_as_any_other() {
+        let all = members(&[1; 4]);
+        for member in &all {
+            member.endpoint.rejoin();
+        }
+        for picker in each(&all) {
+            let asker = anyone().with_ramp(Some(RAMP));
+            for _ in 0..20 {
+                assert!(picker.pick(&all, &asker).is_some());
+            }
         }
     }
 }

@@ -1,9 +1,7 @@
 //! Each in turn, by weight, smoothly.
 
-use std::sync::Arc;
-
+use super::two_choices::mix;
 use super::{Asker, Schedule};
-use crate::dataplane::upstream::endpoint::Endpoint;
 use crate::dataplane::upstream::pool::Member;
 
 /// Turns that a pick goes through when those before it are not to be had; behind them members are taken as they come. So
@@ -14,10 +12,17 @@ pub(super) fn pick<'a>(
     schedule: &Schedule,
     members: &'a [Member],
     asker: &Asker,
-) -> Option<&'a Arc<Endpoint>> {
-    let place = schedule.step()?;
-    let first = &members.get(schedule.at(place)?)?.endpoint;
-    if asker.may_take(first) {
+) -> Option<&'a Member> {
+    let count = schedule.count();
+    let place = count.checked_rem(schedule.len())?;
+    let first = members.get(schedule.at(place)?)?;
+    if asker.is_plain && first.endpoint.is_usable() {
+        return Some(first);
+    }
+    if asker.ramp.is_some() {
+        return ramping(schedule, count, members, asker);
+    }
+    if asker.may_take(&first.endpoint) {
         return Some(first);
     }
     next(schedule, place, members, asker)
@@ -30,19 +35,37 @@ pub(super) fn next<'a>(
     place: usize,
     members: &'a [Member],
     asker: &Asker,
-) -> Option<&'a Arc<Endpoint>> {
+) -> Option<&'a Member> {
     let mut turns = schedule
         .after(place)
         .take(TURNS_LIMIT)
         .filter_map(|member| members.get(member));
     let in_turn = turns.find(|member| asker.may_take(&member.endpoint));
-    let found = in_turn.or_else(|| {
+    in_turn.or_else(|| {
         let start = place.checked_rem(members.len())?;
         let (behind, ahead) = members.split_at_checked(start)?;
         let mut all = ahead.iter().chain(behind);
         all.find(|member| member.weight > 0 && asker.may_take(&member.endpoint))
-    });
-    found.map(|member| &member.endpoint)
+    })
+}
+
+/// The next in turn where endpoints join slowly: one that does gives up turns, as many as it lacks of its share.
+#[cold]
+fn ramping<'a>(
+    schedule: &Schedule,
+    count: usize,
+    members: &'a [Member],
+    asker: &Asker,
+) -> Option<&'a Member> {
+    let before = count.wrapping_sub(1).checked_rem(schedule.len())?;
+    let dice = mix(0, count);
+    let mut turns = schedule
+        .after(before)
+        .take(TURNS_LIMIT)
+        .filter_map(|member| members.get(member));
+    let found = turns.find(|member| asker.may_take(&member.endpoint) && asker.admits(member, dice));
+    // If nobody is let in all join alike, and the first in turn is as good as any.
+    found.or_else(|| next(schedule, before, members, asker))
 }
 
 #[cfg(test)]

@@ -51,14 +51,14 @@ impl Schedule {
     }
 
     /// Takes the next turn, as its place in the round; `None` if nobody has one.
-    ///
-    /// One step of the cursor, however many are passed over behind it: other workers move it meanwhile, and a walk
-    /// along it could meet the same member again and again, and miss the only one left.
     pub(super) fn step(&self) -> Option<usize> {
         self.count().checked_rem(self.turns.len())
     }
 
-    /// Takes the next turn, as its number since the first round.
+    /// Takes the next turn, as its number since the first round; the rest to the turns of a round is its place in it.
+    ///
+    /// One step of the cursor, however many are passed over behind it: other workers move it meanwhile, and a walk
+    /// along it could meet the same member again and again, and miss the only one left.
     pub(super) fn count(&self) -> usize {
         // Relaxed: two workers may see turns in either order, each turn is taken once all the same.
         self.cursor.0.fetch_add(1, Ordering::Relaxed)

@@ -31,8 +31,8 @@ pub(super) fn member(at: u32, weight: u32) -> Member {
         tls: None,
     };
     Member {
-        endpoint: Arc::new(Endpoint::new(identity, None)),
         weight,
+        ..Member::new(Arc::new(Endpoint::new(identity, None)))
     }
 }
 
@@ -47,7 +47,7 @@ pub(super) fn place(members: &[Member], endpoint: &Endpoint) -> usize {
 pub(super) fn order(picker: &Picker, members: &[Member], picks: usize) -> String {
     let picks = (0..picks).map(|_| {
         let picked = picker.pick(members, &anyone()).unwrap();
-        char::from(b'a' + place(members, picked) as u8)
+        char::from(b'a' + place(members, &picked.endpoint) as u8)
     });
     picks.collect()
 }

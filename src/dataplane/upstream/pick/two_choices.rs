@@ -3,11 +3,7 @@
 //! Two choices are nearly as level as a look at all, and cheaper. They also keep many proxies from running to one endpoint
 //! together: what looks best is drawn by few of them.
 
-use std::sync::Arc;
-use std::time::Instant;
-
 use super::{Asker, Schedule, round_robin};
-use crate::dataplane::upstream::endpoint::Endpoint;
 use crate::dataplane::upstream::pool::Member;
 
 /// Turns that a draw looks through behind one that is not to be had.
@@ -29,13 +25,13 @@ impl Draw {
         }
     }
 
-    /// Two places in the round.
-    fn places(&self) -> (usize, usize) {
+    /// Two places in the round, and a throw of dice beside them.
+    fn places(&self) -> (usize, usize, u64) {
         let dice = mix(self.seed, self.schedule.count());
         let turns = self.schedule.len() as u64;
         // Halves of 32 bits, each scaled to the number of turns, which is far below that.
         let scale = |half: u64| ((half * turns) >> 32) as usize;
-        (scale(dice >> 32), scale(dice & 0xffff_ffff))
+        (scale(dice >> 32), scale(dice & 0xffff_ffff), mix(dice, 1))
     }
 
     fn pick<'a>(
@@ -43,19 +39,19 @@ impl Draw {
         members: &'a [Member],
         asker: &Asker,
         is_better: impl Fn(&Member, &Member) -> bool,
-    ) -> Option<&'a Arc<Endpoint>> {
-        let (place, other) = self.places();
-        let is_first = |member: &Member| asker.may_take(&member.endpoint);
+    ) -> Option<&'a Member> {
+        let (place, other, dice) = self.places();
+        let is_first =
+            |member: &Member| asker.may_take(&member.endpoint) && asker.admits(member, dice);
         let Some(first) = self.near(place, members, is_first) else {
             return round_robin::next(&self.schedule, place, members, asker);
         };
         let is_second =
             |member: &Member| is_first(member) && member.endpoint.id != first.endpoint.id;
-        let better = match self.near(other, members, is_second) {
+        Some(match self.near(other, members, is_second) {
             Some(second) if is_better(second, first) => second,
             Some(_) | None => first,
-        };
-        Some(&better.endpoint)
+        })
     }
 
     /// The member at a place, or one of the next, that holds.
@@ -80,8 +76,8 @@ pub(super) fn random_two<'a>(
     draw: &Draw,
     members: &'a [Member],
     asker: &Asker,
-) -> Option<&'a Arc<Endpoint>> {
-    draw.pick(members, asker, has_less)
+) -> Option<&'a Member> {
+    draw.pick(members, asker, |one, other| has_less(one, other, asker))
 }
 
 /// The one of the two from which an answer is to be expected sooner: by how long its answers take, times the exchanges in
@@ -93,30 +89,30 @@ pub(super) fn peak_ewma<'a>(
     draw: &Draw,
     members: &'a [Member],
     asker: &Asker,
-) -> Option<&'a Arc<Endpoint>> {
+) -> Option<&'a Member> {
     draw.pick(members, asker, |one, other| {
-        match (cost(one, asker.now), cost(other, asker.now)) {
+        match (cost(one, asker), cost(other, asker)) {
             (Some(one), Some(other)) => one < other,
-            (Some(_), None) | (None, Some(_)) | (None, None) => has_less(one, other),
+            (Some(_), None) | (None, Some(_)) | (None, None) => has_less(one, other, asker),
         }
     })
 }
 
-fn has_less(one: &Member, other: &Member) -> bool {
+fn has_less(one: &Member, other: &Member, asker: &Asker) -> bool {
     let load = |member: &Member| member.endpoint.in_flight() as u64 + 1;
-    load(one) * u64::from(other.weight) < load(other) * u64::from(one.weight)
+    load(one) * asker.share(other) < load(other) * asker.share(one)
 }
 
-fn cost(member: &Member, now: Instant) -> Option<f32> {
+fn cost(member: &Member, asker: &Asker) -> Option<f32> {
     let latency = member.endpoint.latency();
     let in_flight = member.endpoint.in_flight();
     // One that is slow or fails gets nothing, so that nothing is learnt of it: it looks better with time, until it gets a
     // try. As long as that is out nobody follows: it counts for what it was.
     let latency = match in_flight {
-        0 => latency.faded(now),
+        0 => latency.faded(asker.now),
         _ => latency.observed(),
     };
-    Some(latency? * (in_flight as f32 + 1.0) / member.weight as f32)
+    Some(latency? * (in_flight as f32 + 1.0) / asker.share(member) as f32)
 }
 
 /// The number that comes `count` steps behind `seed` (SplitMix64).
@@ -130,7 +126,7 @@ pub(super) fn mix(seed: u64, count: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::super::Picker;
     use super::super::testkit::{anyone, members, place};
@@ -145,7 +141,7 @@ mod tests {
         let mut counts = vec![0; members.len()];
         for _ in 0..picks {
             let picked = picker.pick(members, &anyone()).unwrap();
-            counts[place(members, picked)] += 1;
+            counts[place(members, &picked.endpoint)] += 1;
         }
         counts
     }
@@ -188,7 +184,7 @@ mod tests {
         let all = members(&weights);
         let picker = Picker::RandomTwo(Draw::new(&weights, 3));
         let running: Vec<_> = (0..800)
-            .map(|_| picker.pick(&all, &anyone()).unwrap().enter())
+            .map(|_| picker.pick(&all, &anyone()).unwrap().endpoint.enter())
             .collect();
         for (member, weight) in all.iter().zip(weights) {
             let (load, fair) = (member.endpoint.in_flight(), 100 * weight as usize);
@@ -205,12 +201,12 @@ mod tests {
             let all = members(&weights);
             let picker = Picker::RandomTwo(Draw::new(&weights, seed));
             let mut running: Vec<_> = (0..800)
-                .map(|_| picker.pick(&all, &anyone()).unwrap().enter())
+                .map(|_| picker.pick(&all, &anyone()).unwrap().endpoint.enter())
                 .collect();
             for step in 0..20_000 {
                 let ends = mix(seed, step) as usize % running.len();
                 running.swap_remove(ends);
-                running.push(picker.pick(&all, &anyone()).unwrap().enter());
+                running.push(picker.pick(&all, &anyone()).unwrap().endpoint.enter());
                 let most = all.iter().map(|member| member.endpoint.in_flight()).max();
                 assert!(
                     most <= Some(13),
@@ -256,11 +252,14 @@ mod tests {
                 });
                 let asker = Asker::at(now);
                 let picked = self.picker.pick(&self.all, &asker).unwrap();
-                let at = place(&self.all, picked);
+                let at = place(&self.all, &picked.endpoint);
                 self.counts[at] += 1;
                 match took(at) {
-                    Some(took) => self.running.push((now + took, took, at, picked.enter())),
-                    None => picked.latency().fail(MS, now),
+                    Some(took) => {
+                        self.running
+                            .push((now + took, took, at, picked.endpoint.enter()))
+                    }
+                    None => picked.endpoint.latency().fail(MS, now),
                 }
             }
         }
