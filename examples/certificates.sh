@@ -24,7 +24,8 @@ certificate() {
 }
 
 for recipe in web-app websocket grpc mtls canary redirect unix-socket least-connections upstream-tls maintenance \
-    site-files cache-by-path tiers; do
+    site-files cache-by-path tiers \
+    sticky-sessions; do
     authority "$recipe"
     certificate "$recipe" localhost serverAuth \
         DNS:localhost,DNS:old.localhost,DNS:new.localhost,IP:127.0.0.1

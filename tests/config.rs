@@ -148,6 +148,9 @@ fn show_routes(text: &mut String, routes: &[route::Route], pools: &[pool::Pool])
             "Pool {name:?} {balance:?} {protocol:?} connect {connect:?}"
         )
         .unwrap();
+        if let Some(sticky) = &pool.sticky {
+            writeln!(text, "  {sticky:?}").unwrap();
+        }
         if let Some(slow_start) = pool.slow_start {
             writeln!(text, "  slow_start {slow_start:?}").unwrap();
         }

@@ -32,6 +32,7 @@ pub fn compile_after(
     let outside = Outside {
         answers: &answers,
         now: clock::wall(),
+        sessions: None,
     };
     let compiler = Compiler::new(outside, previous);
     let main = compiler.main(config, source, files);

@@ -14,6 +14,7 @@ pub mod name;
 pub mod octets;
 pub mod path;
 pub mod pattern;
+pub mod secret;
 pub mod spare;
 pub mod ticket;
 pub mod units;

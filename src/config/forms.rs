@@ -71,6 +71,7 @@ impl Kind for EndpointKey {
 #[derive(Clone, Debug)]
 pub(crate) enum BalanceKey {
     Word(BalanceWord),
+    Sticky,
     Forms(Box<BalanceForms>),
 }
 
@@ -86,12 +87,17 @@ impl Kind for BalanceKey {
                 decoder.problem(node.place, "`hash` is a map", help);
                 None
             }
+            Value::Text(text) | Value::Filled(text) if text == "sticky" => Some(Self::Sticky),
             _ => BalanceWord::decode(node, decoder).map(Self::Word),
         }
     }
 
     fn shape() -> Shape {
-        Shape::OneOf(vec![BalanceWord::shape(), BalanceForms::shape()])
+        Shape::OneOf(vec![
+            BalanceWord::shape(),
+            Shape::Word("sticky"),
+            BalanceForms::shape(),
+        ])
     }
 }
 

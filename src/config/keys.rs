@@ -19,8 +19,8 @@ use super::values::http::{
     RedirectTarget, SetFieldName, StatusRange, UrlPath, UrlTarget,
 };
 use super::values::{
-    AdminAddress, BalanceWord, Bytes, FilePath, HashByWord, IncludePath, Name, Percent, ServerName,
-    Timeout, Workers,
+    AdminAddress, BalanceWord, Bytes, FilePath, HashByWord, IncludePath, Name, Percent, SecretText,
+    ServerName, Timeout, Workers,
 };
 use super::{AccessLogFormat, AccessLogPath};
 use crate::base::addr::{EndpointTarget, ListenAddr};
@@ -372,6 +372,27 @@ section! {
     BalanceForms as "balance" (OneKey) {
         /// The same endpoint for the same key, unless it is gone, not usable, or far busier than the others.
         hash: Hash, optional "see the others";
+        /// The endpoint of the client's session, which a cookie of ours names to nobody but us. Also without settings, as
+        /// `balance: sticky`.
+        sticky: Sticky, optional "see the others";
+    }
+}
+
+section! {
+    /// Sessions that stay with their endpoint, by a cookie that is signed and expires. One that is forged, expired or of another
+    /// pool counts for nothing, and the answer brings a new one.
+    Sticky as "sticky" (Keys) {
+        /// The name of the cookie.
+        cookie: CookieName, optional "one of the pool's own, such as `lockgate_1f2e3d4c`";
+        /// How long a session lasts; it is made longer when half of it is over and the client is still there.
+        max_age: Timeout, default "1h";
+        /// How an endpoint is chosen for a client without a session, and for one whose endpoint is gone.
+        otherwise: BalanceWord, default "round_robin";
+        /// What the key of the cookies is made of, best by a variable: the same for all processes that are to know each
+        /// other's sessions. At least 16 bytes.
+        secret: SecretText, optional "one of this process, which reloads and upgrades keep and a restart does not";
+        /// The same in a file.
+        secret_file: FilePath, optional "see `secret`";
     }
 }
 
@@ -567,6 +588,7 @@ mod tests {
         unwritten::<HealthCheck>();
         unwritten::<Queue>();
         unwritten::<Outlier>();
+        unwritten::<Sticky>();
         unwritten::<AccessLog>();
         unwritten::<Limits>();
         unwritten::<Timeouts>();

@@ -1,5 +1,6 @@
 //! Pools: endpoints, balancing, how endpoints are reached.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +15,8 @@ pub struct Pool {
     pub name: PoolName,
     /// The balancing choice.
     pub balance: Balance,
+    /// Sessions that stay with their endpoint; absent: there are none.
+    pub sticky: Option<Sticky>,
     /// How long an endpoint takes to join; absent: it joins at once.
     pub slow_start: Option<Duration>,
     /// The endpoints; never empty.
@@ -176,6 +179,39 @@ pub enum HashBy {
     Path,
     /// The query parameter of this name.
     Query(String),
+}
+
+/// Sessions that stay with their endpoint, by a cookie of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sticky {
+    /// The name of the cookie; absent: one of the pool's own.
+    pub cookie: Option<String>,
+    /// How long a session lasts.
+    pub max_age: Duration,
+    /// What the key is made of.
+    pub secret: SessionSecret,
+}
+
+/// What the key of sessions is made of.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SessionSecret {
+    /// What this process has for all of its pools.
+    Own,
+    /// What is written in the config.
+    Written(String),
+    /// What is in a file.
+    File(PathBuf),
+}
+
+impl fmt::Debug for SessionSecret {
+    /// Shows no secret.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own => out.write_str("Own"),
+            Self::Written(_) => out.write_str("Written"),
+            Self::File(path) => out.debug_tuple("File").field(path).finish(),
+        }
+    }
 }
 
 /// How keys become endpoints.

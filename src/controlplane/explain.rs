@@ -243,7 +243,12 @@ fn describe_pool(pool: &Pool) -> String {
         Balance::Hash(_) => "hash",
     };
     let tls = if pool.tls.is_some() { ", TLS" } else { "" };
-    let mut text = format!(" ({balance}{tls}):");
+    let sticky = if pool.sticky.is_some() {
+        "sticky, else "
+    } else {
+        ""
+    };
+    let mut text = format!(" ({sticky}{balance}{tls}):");
     for (index, endpoint) in pool.endpoints.iter().enumerate() {
         let lead = if index == 0 { " " } else { ", " };
         text.push_str(lead);

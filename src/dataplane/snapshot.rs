@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use crate::base::addr::ListenAddr;
 use crate::base::fault::Fault;
 use crate::base::name::{ListenerName, RouteName};
+use crate::base::secret::Secret;
 use crate::dataplane::filter::{Filter, FixedResponse, Redirect};
 use crate::dataplane::route::RouteTable;
 use crate::dataplane::tls::ServerPlan;
@@ -42,6 +43,8 @@ pub struct Snapshot {
     pub limits: Limits,
     /// Timeouts of connections, which keep those that they began with.
     pub timeouts: Arc<Timeouts>,
+    /// What the keys of sessions are made of that no secret of the operator's is for; absent until a pool wants it.
+    pub sessions: Option<Secret>,
     /// Where access records go; `None` is off.
     pub access_log: Option<Arc<Sink>>,
 }
@@ -368,6 +371,7 @@ mod tests {
                 drain_notice: TIME,
                 drain_upgrade: TIME,
             }),
+            sessions: None,
             access_log: None,
         }
     }

@@ -16,7 +16,7 @@ use crate::harness::wire::Message;
 use crate::harness::{backend, play};
 
 /// The recipes that have a case here.
-const TRIED: [&str; 15] = [
+const TRIED: [&str; 16] = [
     "cache-by-path",
     "canary",
     "grpc",
@@ -26,6 +26,7 @@ const TRIED: [&str; 15] = [
     "mtls",
     "redirect",
     "site-files",
+    "sticky-sessions",
     "tiers",
     "two-sites",
     "unix-socket",
@@ -296,6 +297,25 @@ fn cache_by_path() {
         let used: BTreeSet<_> = first.iter().collect();
         assert_eq!(used.len(), 3);
         assert_eq!(run.get("localhost", "/reports/1").status(), 200);
+    });
+}
+
+#[test]
+fn sticky_sessions() {
+    play(|| {
+        let [one, two] = ["one", "two"].map(backend::named);
+        let run = recipe("sticky-sessions")
+            .endpoint("127.0.0.1:3001", &one)
+            .endpoint("127.0.0.1:3002", &two)
+            .start();
+        let first = run.get("localhost", "/");
+        let cookie = first.field("set-cookie").unwrap();
+        assert!(cookie.ends_with("; Secure"), "{cookie}");
+        let (cookie, _) = cookie.split_once(';').unwrap();
+        for _ in 0..4 {
+            let again = run.ask("localhost", "/", &format!("Cookie: {cookie}\r\n"));
+            assert_eq!(again.text(), first.text());
+        }
     });
 }
 

@@ -30,6 +30,7 @@ mod protocols;
 mod reload;
 mod routing;
 mod sites;
+mod sticky;
 mod timeouts;
 mod tls;
 mod upgrades;

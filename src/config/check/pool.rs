@@ -8,12 +8,14 @@ use foldhash::{HashMap, HashMapExt};
 use super::{Folder, health, listener, to_u32, to_usize};
 use crate::base::addr::EndpointTarget;
 use crate::base::name::PoolName;
-use crate::config::decode::{At, Decoder};
+use crate::config::decode::{self, At, Decoder};
 use crate::config::forms::{BalanceKey, EndpointKey, HashByKey, PoolTlsKey};
 use crate::config::keys;
 use crate::config::kinds::OrOff;
 use crate::config::node::Place;
-use crate::config::pool::{BACKUP, Balance, Endpoint, Hash, HashBy, Outlier, Pool, Queue, Tls};
+use crate::config::pool::{
+    BACKUP, Balance, Endpoint, Hash, HashBy, Outlier, Pool, Queue, SessionSecret, Sticky, Tls,
+};
 use crate::config::values::{BalanceWord, HashByWord, Name, Timeout};
 
 const CONNECT: Duration = Duration::from_secs(2);
@@ -64,6 +66,7 @@ fn pool(
     Some(Pool {
         name: name.clone(),
         balance,
+        sticky: sticky(&keys.balance.value, folder, decoder),
         slow_start: keys.slow_start.as_ref().map(|at| at.value.0),
         endpoints,
         protocol: keys.protocol.value,
@@ -106,12 +109,13 @@ fn outlier(keys: &keys::Outlier) -> Outlier {
 /// `None` where something is wrong that was told.
 fn balance(key: &BalanceKey) -> Option<Balance> {
     let forms = match key {
-        BalanceKey::Word(BalanceWord::RoundRobin) => return Some(Balance::RoundRobin),
-        BalanceKey::Word(BalanceWord::LeastConnections) => return Some(Balance::LeastConnections),
-        BalanceKey::Word(BalanceWord::RandomTwo) => return Some(Balance::RandomTwo),
-        BalanceKey::Word(BalanceWord::PeakEwma) => return Some(Balance::PeakEwma),
+        BalanceKey::Word(word) => return Some(word_of(*word)),
+        BalanceKey::Sticky => return Some(Balance::default()),
         BalanceKey::Forms(forms) => forms,
     };
+    if let Some(sticky) = &forms.sticky {
+        return Some(word_of(sticky.value.otherwise.value));
+    }
     let keys = &forms.hash.as_ref()?.value;
     let by = match &keys.by.as_ref()?.value {
         HashByKey::Word(HashByWord::ClientIp) => HashBy::ClientIp,
@@ -128,6 +132,47 @@ fn balance(key: &BalanceKey) -> Option<Balance> {
     };
     let method = keys.method.value;
     Some(Balance::Hash(Hash { by, method }))
+}
+
+fn word_of(word: BalanceWord) -> Balance {
+    match word {
+        BalanceWord::RoundRobin => Balance::RoundRobin,
+        BalanceWord::LeastConnections => Balance::LeastConnections,
+        BalanceWord::RandomTwo => Balance::RandomTwo,
+        BalanceWord::PeakEwma => Balance::PeakEwma,
+    }
+}
+
+fn sticky(key: &BalanceKey, folder: Folder<'_>, decoder: &mut Decoder) -> Option<Sticky> {
+    let unwritten;
+    let keys = match key {
+        BalanceKey::Word(_) => return None,
+        BalanceKey::Sticky => {
+            unwritten = decode::unwritten::<keys::Sticky>();
+            &unwritten
+        }
+        BalanceKey::Forms(forms) => &forms.sticky.as_ref()?.value,
+    };
+    let Timeout(max_age) = keys.max_age.value;
+    if max_age.as_millis() % 1000 != 0 {
+        let help = "write whole seconds: cookies know no others";
+        decoder.problem(keys.max_age.place, "part of a second", help);
+    }
+    let secret = match (&keys.secret, &keys.secret_file) {
+        (Some(_), Some(file)) => {
+            let help = "keep one of `secret` and `secret_file`";
+            decoder.problem(file.place, "the secret is there twice", help);
+            SessionSecret::Own
+        }
+        (Some(secret), None) => SessionSecret::Written(secret.value.0.clone()),
+        (None, Some(file)) => SessionSecret::File(folder.file(file)),
+        (None, None) => SessionSecret::Own,
+    };
+    Some(Sticky {
+        cookie: keys.cookie.as_ref().map(|name| name.value.0.clone()),
+        max_age,
+        secret,
+    })
 }
 
 fn tls(keys: &keys::PoolTls, folder: Folder<'_>) -> Tls {

@@ -125,6 +125,29 @@ impl Text for FilePath {
     }
 }
 
+/// A secret, which no message shows.
+#[derive(Clone)]
+pub(crate) struct SecretText(pub(crate) String);
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("SecretText")
+    }
+}
+
+impl Text for SecretText {
+    const WHAT: &'static str = "a secret of at least 16 bytes";
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        if text.len() < 16 {
+            let message = format!("a secret of {} bytes can be guessed", text.len());
+            let help = "make one of 32 bytes, such as by `openssl rand -base64 32`";
+            return Err(Wrong::new(message, help));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
 /// Files to include, relative to the folder of the config file.
 #[derive(Clone, Debug)]
 pub(crate) struct IncludePath(pub(crate) String);

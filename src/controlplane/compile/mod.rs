@@ -12,6 +12,7 @@ mod route;
 #[cfg(test)]
 mod tests;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::io;
@@ -23,15 +24,17 @@ use std::time::SystemTime;
 use crate::base::addr::EndpointTarget;
 use crate::base::fault::Fault;
 use crate::base::name::{PoolName, SiteName};
+use crate::base::secret::Secret;
 use crate::config::Config;
 use crate::config::error::{ConfigError, Source};
 use crate::config::listener::Listener;
-use crate::config::pool::Pool as PoolConfig;
+use crate::config::pool::{Pool as PoolConfig, SessionSecret, Sticky};
 use crate::config::route::{Match as MatchConfig, Route as RouteConfig};
 use crate::config::site;
 use crate::dataplane::route::{Match, RouteTable};
 use crate::dataplane::snapshot::{Limits, ListenerPlan, Route, Snapshot, Timeouts};
 use crate::dataplane::upstream::pool::Pool;
+use crate::dataplane::upstream::sticky;
 
 /// Names and their addresses; a name that never resolved is not in it.
 pub type Answers = BTreeMap<String, Vec<IpAddr>>;
@@ -49,6 +52,8 @@ pub struct Outside<'a> {
     pub answers: &'a Answers,
     /// The time on the wall: certificates are good from then to then.
     pub now: SystemTime,
+    /// What the keys of sessions are made of where there is no version in force that has it: left by another process.
+    pub sessions: Option<&'a Secret>,
 }
 
 /// The version in force, from which its successor takes over what stays.
@@ -96,6 +101,8 @@ pub struct Main {
 pub struct Compiler<'a> {
     outside: Outside<'a>,
     previous: Option<&'a Snapshot>,
+    /// Made when the first pool wants it: the system's randomness takes a tenth of a second to begin.
+    sessions: OnceCell<Option<Secret>>,
     pools: pool::Before<'a>,
     routes: route::Before<'a>,
 }
@@ -104,9 +111,18 @@ impl<'a> Compiler<'a> {
     /// A compiler of what follows `previous`.
     pub fn new(outside: Outside<'a>, previous: Option<&Previous<'a>>) -> Self {
         let snapshot = previous.map(|previous| previous.snapshot);
+        let sessions = match snapshot {
+            Some(snapshot) => snapshot.sessions.clone(),
+            None => outside.sessions.cloned(),
+        };
+        let sessions = match sessions {
+            Some(known) => OnceCell::from(Some(known)),
+            None => OnceCell::new(),
+        };
         Self {
             outside,
             previous: snapshot,
+            sessions,
             pools: pool::Before::of(snapshot),
             routes: route::Before::of(previous),
         }
@@ -186,6 +202,7 @@ impl<'a> Compiler<'a> {
             trusted_proxies: config.trusted_proxies.clone().into(),
             limits: limits(config),
             timeouts: Arc::new(timeouts(config)),
+            sessions: self.sessions.get().cloned().flatten(),
             access_log: previous.and_then(|previous| previous.access_log.clone()),
         }
     }
@@ -205,6 +222,7 @@ impl<'a> Compiler<'a> {
         Materials {
             files,
             outside: self.outside,
+            sessions: &self.sessions,
         }
     }
 }
@@ -214,6 +232,14 @@ impl<'a> Compiler<'a> {
 struct Materials<'a> {
     files: &'a Files,
     outside: Outside<'a>,
+    sessions: &'a OnceCell<Option<Secret>>,
+}
+
+impl Materials<'_> {
+    /// What the keys of sessions are made of; `None` when the system gives no randomness.
+    fn sessions(&self) -> Option<&Secret> {
+        self.sessions.get_or_init(sticky::random_secret).as_ref()
+    }
 }
 
 /// Every file that must be read before these listeners and pools can be compiled.
@@ -237,7 +263,17 @@ pub fn files_of<'a>(
             add(&auth.ca);
         }
     }
-    for tls in pools.into_iter().filter_map(|pool| pool.tls.as_ref()) {
+    for pool in pools {
+        if let Some(Sticky {
+            secret: SessionSecret::File(file),
+            ..
+        }) = &pool.sticky
+        {
+            add(file);
+        }
+        let Some(tls) = &pool.tls else {
+            continue;
+        };
         if let Some(ca) = &tls.ca {
             add(ca);
         }

@@ -16,13 +16,14 @@ use super::{Errors, Materials, health};
 use crate::base::addr::{EndpointAddr, EndpointTarget};
 use crate::base::name::PoolName;
 use crate::config;
-use crate::config::pool::{HashBy, HashMethod};
+use crate::config::pool::{HashBy, HashMethod, SessionSecret};
 use crate::dataplane::snapshot::Snapshot;
 use crate::dataplane::tls::{AlpnOffer, ClientOptions, ClientPlan, Roots, ServerName};
 use crate::dataplane::upstream::endpoint::{Endpoint, Identity, Protocol, Tls};
 use crate::dataplane::upstream::pick::{Balance, Key, Method};
 use crate::dataplane::upstream::pool::{Member, Pool, Settings};
 use crate::dataplane::upstream::queue;
+use crate::dataplane::upstream::sticky;
 
 pub(super) fn compile(
     pools: &[config::pool::Pool],
@@ -125,6 +126,10 @@ fn one(
     }
     let settings = Settings {
         balance: balance(pool, errors)?,
+        sticky: match &pool.sticky {
+            None => None,
+            Some(keys) => Some(sticky(pool, keys, materials, errors)?),
+        },
         slow_start: pool.slow_start,
         connect_timeout: pool.connect_timeout,
         policy: health::policy(pool),
@@ -153,6 +158,54 @@ fn settle(
     }
     let (name, previous) = (pool.name.clone(), previous.map(AsRef::as_ref));
     Arc::new(Pool::new(name, members, settings, previous, seed()))
+}
+
+/// The least that a secret may have: what people make up themselves is easier to guess than its length says.
+const SECRET_BYTES: usize = 16;
+
+fn sticky(
+    pool: &config::pool::Pool,
+    keys: &config::pool::Sticky,
+    materials: &Materials<'_>,
+    errors: &mut Errors<'_>,
+) -> Option<sticky::Settings> {
+    let path = format!("{}.balance.sticky", errors.pool(&pool.name));
+    let secret = match &keys.secret {
+        SessionSecret::Own => match materials.sessions() {
+            Some(secret) => secret.bytes().as_slice(),
+            None => {
+                let help = "write `secret` or `secret_file`";
+                errors.add(
+                    &path,
+                    "the system gives no randomness for a key",
+                    Some(help),
+                );
+                return None;
+            }
+        },
+        SessionSecret::Written(text) => text.as_str().as_bytes(),
+        SessionSecret::File(file) => {
+            let path = format!("{path}.secret_file");
+            let secret = errors.bytes(materials, file, &path)?.trim_ascii();
+            if secret.len() < SECRET_BYTES {
+                let message = format!(
+                    "{} holds a secret of {} bytes, which can be guessed",
+                    file.display(),
+                    secret.len()
+                );
+                let help = "make one of 32 bytes, such as by `openssl rand -base64 32`";
+                errors.add(&path, &message, Some(help));
+                return None;
+            }
+            secret
+        }
+    };
+    let cookie = match &keys.cookie {
+        Some(name) => name.clone(),
+        None => format!("lockgate_{:08x}", Key::hash_of(pool.name.as_str()) >> 32),
+    };
+    let settings = sticky::Settings::new(&pool.name, &cookie, keys.max_age, secret);
+    Some(settings)
 }
 
 /// Where draws begin: elsewhere in each process, so that those of a fleet do not draw the same.

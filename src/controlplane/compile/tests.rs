@@ -78,6 +78,7 @@ impl World {
         let outside = Outside {
             answers: &self.answers,
             now: self.now,
+            sessions: None,
         };
         let previous = self.current.as_ref();
         let previous = previous.map(|(config, snapshot)| Previous {
@@ -235,6 +236,43 @@ fn a_condition_may_change_under_a_route() {
     let (condition, _) = next.routes.iter().next().unwrap();
     assert!(condition.path.holds("/b/x") && !condition.path.holds("/a"));
     assert!(Arc::ptr_eq(&first, &world.route("*/a")));
+}
+
+#[test]
+fn the_secret_of_sessions_goes_from_version_to_version() {
+    let sticky = TWO_POOLS.replace("  a:\n", "  a:\n    balance: sticky\n");
+    let mut world = World::new();
+    let first = world.accepts(&sticky).sessions.clone();
+    assert!(first.is_some());
+    let pool = world.pool("a");
+    let without = world.accepts(TWO_POOLS).sessions.clone();
+    assert_eq!(without, first);
+    world.accepts(&sticky);
+    assert_eq!(world.pool("a").settings, pool.settings);
+    assert_ne!(World::new().accepts(&sticky).sessions, first);
+}
+
+#[test]
+fn a_file_with_a_secret_is_read_and_a_short_one_refused() {
+    let text = TWO_POOLS.replace(
+        "  a:\n",
+        "  a:\n    balance: { sticky: { secret_file: sticky.key } }\n",
+    );
+    let mut world = World::new();
+    let told = world.refuses(&text);
+    assert!(
+        told[0].starts_with("10: /cfg/sticky.key cannot be read"),
+        "{told:?}"
+    );
+    world.write("sticky.key", "  hunter2\n");
+    let told = "10: /cfg/sticky.key holds a secret of 7 bytes, which can be guessed";
+    assert_eq!(world.refuses(&text), [told]);
+    world.write("sticky.key", "0123456789abcdef\n");
+    world.accepts(&text);
+    let before = world.pool("a");
+    world.write("sticky.key", "fedcba9876543210\n");
+    world.accepts(&text);
+    assert_ne!(world.pool("a").settings, before.settings);
 }
 
 #[test]

@@ -20,6 +20,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::base::secret::Secret;
 use crate::base::ticket::{TicketSecret, TicketSecrets};
 
 /// The variable that tells a new process which one started it: descriptors are taken from that one alone.
@@ -41,6 +42,9 @@ pub(super) struct State {
     /// Keys of tickets, by listener.
     #[serde(default)]
     tickets: Vec<Tickets>,
+    /// What the keys of sessions are made of.
+    #[serde(default)]
+    sessions: Option<String>,
     /// The path of the access log whose descriptor comes with this.
     #[serde(default)]
     pub(super) access_log: Option<PathBuf>,
@@ -83,6 +87,7 @@ pub(super) enum Word {
 impl State {
     pub(super) fn new(
         tickets: &[(String, TicketSecrets)],
+        sessions: Option<&Secret>,
         access_log: Option<PathBuf>,
         owns_control: bool,
     ) -> Self {
@@ -95,6 +100,7 @@ impl State {
             form: FORM,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             tickets: tickets.collect(),
+            sessions: sessions.map(|secret| BASE64.encode(secret.bytes())),
             access_log,
             owns_control,
         }
@@ -112,6 +118,11 @@ impl State {
             Some((tickets.listener.clone(), secrets))
         });
         tickets.collect()
+    }
+
+    /// What the keys of sessions are made of, if it makes sense.
+    pub(super) fn sessions(&self) -> Option<Secret> {
+        bytes(self.sessions.as_ref()?).map(Secret::new)
     }
 
     /// The line that is sent.
@@ -301,11 +312,13 @@ mod tests {
 
     #[test]
     fn a_state_arrives_as_it_was_sent_with_its_descriptor() {
-        let state = State::new(&secrets(), Some("access.log".into()), true);
+        let sessions = Secret::new([9; 32]);
+        let state = State::new(&secrets(), Some(&sessions), Some("access.log".into()), true);
         let mut file = tempfile::tempfile().unwrap();
         let stream = send(&state, Some(&file));
         let (mut channel, state, received) = Channel::open(stream, PATIENCE).unwrap();
         assert_eq!(state.tickets(), secrets());
+        assert_eq!(state.sessions(), Some(sessions));
         assert_eq!(state.access_log, Some("access.log".into()));
         assert!(state.owns_control);
         assert_eq!(channel.hear(PATIENCE).unwrap(), Word::Go);
@@ -318,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_state_without_a_descriptor_arrives_too() {
-        let stream = send(&State::new(&[], None, false), None);
+        let stream = send(&State::new(&[], None, None, false), None);
         let (_, state, file) = Channel::open(stream, PATIENCE).unwrap();
         assert!(file.is_none() && state.tickets().is_empty());
     }
@@ -326,9 +339,10 @@ mod tests {
     #[test]
     fn what_a_later_version_adds_is_left_alone_and_another_form_is_refused() {
         let later = r#"{"form":1,"version":"9.0.0","tickets":[{"listener":"a","keys":[
-            {"name":"AAAA","key":"!","age_ms":1}],"more":1}],"sessions":{}}"#;
+            {"name":"AAAA","key":"!","age_ms":1}],"more":1}],"more":{}}"#;
         let state: State = serde_json::from_str(later).unwrap();
         assert_eq!(state.tickets()[0].1.keys, []);
+        assert_eq!(state.sessions(), None);
         let other = State {
             form: 2,
             ..State::default()
@@ -345,7 +359,7 @@ mod tests {
         assert!(Channel::open(theirs, short).is_err(), "silent");
         drop(ours);
         let (mut channel, ..) =
-            Channel::open(send(&State::new(&[], None, false), None), PATIENCE).unwrap();
+            Channel::open(send(&State::new(&[], None, None, false), None), PATIENCE).unwrap();
         channel.hear(PATIENCE).unwrap();
         let gone = channel.hear(PATIENCE).unwrap_err();
         assert_eq!(gone.kind(), io::ErrorKind::UnexpectedEof);

@@ -145,6 +145,7 @@ impl Left {
             let tickets = state.tickets().into_iter();
             let tickets = tickets.map(|(name, secrets)| (name.into(), secrets));
             inheritance.estate.tickets = tickets.collect();
+            inheritance.estate.sessions = state.sessions();
             owns_control = state.owns_control;
             inheritance.predecessor = Some(Predecessor { channel });
         }

@@ -193,6 +193,7 @@ impl Upgrader {
             .collect();
         let state = State::new(
             &tickets,
+            estate.sessions.as_ref(),
             path.filter(|path| path.to_str().is_some()),
             owns_control,
         );

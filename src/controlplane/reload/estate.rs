@@ -1,4 +1,4 @@
-//! What one process leaves to the next: sockets, the keys of tickets, the open file of the access log.
+//! What one process leaves to the next: sockets, the keys of tickets and sessions, the open file of the access log.
 //!
 //! The loop takes an estate over when it starts, and draws one up when the binary is upgraded. systemd leaves sockets in the
 //! same way, so that activation is a start with an estate too. How it gets from process to process is not its business.
@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use super::Reload;
 use crate::base::addr::ListenAddr;
 use crate::base::name::ListenerName;
+use crate::base::secret::Secret;
 use crate::base::ticket::TicketSecrets;
 use crate::config::{AccessLog, AccessLogPath};
 use crate::dataplane::listener::socket;
@@ -22,6 +23,8 @@ pub struct Estate {
     pub sockets: Sockets,
     /// The keys of session tickets, by listener.
     pub tickets: Vec<(ListenerName, TicketSecrets)>,
+    /// What the keys of sessions are made of.
+    pub sessions: Option<Secret>,
     /// The access log's file, open, and its path in the config.
     pub access_log: Option<(PathBuf, File)>,
 }
@@ -56,6 +59,7 @@ impl Reload {
         Ok(Estate {
             sockets: self.bound.duplicate()?,
             tickets: tickets.collect(),
+            sessions: snapshot.sessions.clone(),
             access_log: path.zip(file),
         })
     }

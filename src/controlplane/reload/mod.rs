@@ -478,6 +478,7 @@ impl Reload {
         let outside = Outside {
             answers: &answers,
             now: clock::wall(),
+            sessions: None,
         };
         let compiled = self.in_force.compile(outside, &before);
         self.answers = answers;

@@ -12,6 +12,7 @@ use super::listeners::{BindError, Bound, Prepared};
 use super::load::{self, Environment, Known, Loaded};
 use super::sites;
 use crate::base::clock;
+use crate::base::secret::Secret;
 use crate::config::error::{ConfigError, Source};
 use crate::config::{AccessLogFormat, AccessLogPath, Config};
 use crate::controlplane::compile::{Compiler, Outside};
@@ -35,7 +36,8 @@ pub(super) fn prepare(
     workers: usize,
     estate: &mut Estate,
 ) -> Result<Next, Vec<ConfigError>> {
-    let (in_force, snapshot) = compile(loaded, &answers, before)?;
+    let left = estate.sessions.as_ref();
+    let (in_force, snapshot) = compile(loaded, &answers, before, left)?;
     let (config, source) = (in_force.config(), &in_force.main.source);
     let places = config
         .listeners
@@ -73,7 +75,7 @@ pub fn rehearse(
     environment: &Environment,
 ) -> Result<(InForce, Snapshot), Vec<ConfigError>> {
     let loaded = load::load(config, environment, &Known::default()).result?;
-    compile(loaded, &Answers::new(), None)
+    compile(loaded, &Answers::new(), None, None)
 }
 
 /// Compiles, beside what is in force.
@@ -81,10 +83,12 @@ pub(super) fn compile(
     loaded: Loaded,
     answers: &Answers,
     before: Option<(&InForce, &Snapshot)>,
+    sessions: Option<&Secret>,
 ) -> Result<(InForce, Snapshot), Vec<ConfigError>> {
     let outside = Outside {
         answers,
         now: clock::wall(),
+        sessions,
     };
     let previous = before.map(|(in_force, snapshot)| in_force.previous(snapshot));
     let compiler = Compiler::new(outside, previous.as_ref());

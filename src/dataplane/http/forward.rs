@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::Scheme;
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, header};
 
 use crate::base::clock;
 use crate::base::deadline::Deadline;
@@ -104,7 +104,12 @@ pub async fn forward(
 ) -> Result<Answer, Fault> {
     let mut outbound = headers::prepare(passage, inbound, &wish, closing)?;
     let client = closing.record.client;
-    let mut asker = pool.asker(&outbound.parts, client, clock::coarse());
+    let mut asker = pool.asker(
+        &outbound.parts,
+        client,
+        clock::coarse(),
+        clock::coarse_wall(),
+    );
     let mut retries = passage.route.retries;
     let mut stale = STALE_REPEATS;
     let mut wants = Wants {
@@ -134,9 +139,16 @@ pub async fn forward(
                 if pool.wants_latency() {
                     learn(endpoint, began, &outbound, Some(answered.head.status));
                 }
+                let is_secure = passage.downstream.facts.secure.is_some();
+                let cookie = pool.set_cookie(&asker, endpoint, is_secure, clock::coarse_wall());
                 // Its room is for the fields of a request to come.
                 passage.engine.stock.give_fields(outbound.parts.headers);
-                return accept(passage, answered, wish, closing);
+                let mut answer = accept(passage, answered, wish, closing)?;
+                if let Some(cookie) = cookie {
+                    let fields = answer.head.map_in(|| passage.engine.stock.take_fields());
+                    fields.append(header::SET_COOKIE, cookie);
+                }
+                return Ok(answer);
             }
             Err(failure) => failure,
         };

@@ -19,4 +19,5 @@ pub mod pick;
 pub mod pool;
 pub mod probe;
 pub mod queue;
+pub mod sticky;
 mod tiers;

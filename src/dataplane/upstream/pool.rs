@@ -1,5 +1,7 @@
 //! A pool: a named set of endpoints, in tiers, and what is held against their health.
 //!
+//! Before all tiers comes the endpoint of a session, where the pool has sessions.
+//!
 //! What happens at an endpoint comes in here ([`Pool::note`]), since what follows from it depends on the others: at most a
 //! part of a pool is ejected, and never the last one that is healthy.
 
@@ -7,8 +9,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use http::HeaderValue;
 use http::request::Parts;
 
 use crate::base::name::PoolName;
@@ -17,6 +20,7 @@ use crate::dataplane::upstream::health::{Blame, Change, Event, Policy, Standing}
 use crate::dataplane::upstream::pick::{Asker, Balance};
 use crate::dataplane::upstream::probe::Plan;
 use crate::dataplane::upstream::queue::{self, Place, Queue};
+use crate::dataplane::upstream::sticky::{self, Sticky};
 use crate::dataplane::upstream::tiers::Tiers;
 
 /// An endpoint and its share of the pool's work.
@@ -61,6 +65,8 @@ impl Member {
 pub struct Settings {
     /// How it chooses.
     pub balance: Balance,
+    /// Its sessions; absent: it has none.
+    pub sticky: Option<sticky::Settings>,
     /// How long an endpoint takes to join; absent: it joins at once.
     pub slow_start: Option<Duration>,
     /// How long a connection to an endpoint may take, TLS included.
@@ -85,6 +91,7 @@ pub struct Pool {
     /// What is said of it.
     pub settings: Settings,
     tiers: Tiers,
+    sticky: Option<Sticky>,
     /// Shared with the pools of this name in the snapshots before and after.
     pub live: Arc<Live>,
 }
@@ -149,8 +156,10 @@ impl Pool {
         if let Some(previous) = previous {
             tiers.resume(&previous.tiers);
         }
+        let sticky = settings.sticky.as_ref();
         Self {
             name,
+            sticky: sticky.map(|sticky| Sticky::new(sticky, &members)),
             members: members.into(),
             settings,
             tiers,
@@ -159,8 +168,11 @@ impl Pool {
     }
 
     /// What its picks have to know of a request that comes from `client`.
-    pub fn asker(&self, parts: &Parts, client: IpAddr, now: Instant) -> Asker {
-        let asker = Asker::at(now).with_ramp(self.settings.slow_start);
+    pub fn asker(&self, parts: &Parts, client: IpAddr, now: Instant, wall: SystemTime) -> Asker {
+        let mut asker = Asker::at(now).with_ramp(self.settings.slow_start);
+        if let Some(sticky) = &self.sticky {
+            asker = asker.with_session(sticky.session(parts, wall));
+        }
         match &self.settings.balance {
             Balance::RoundRobin
             | Balance::LeastConnections
@@ -177,8 +189,28 @@ impl Pool {
 
     /// Chooses an endpoint for whoever asks; `None` when there is none left.
     pub fn pick(&self, asker: &Asker) -> Option<&Arc<Endpoint>> {
-        let picked = self.tiers.pick(&self.members, asker);
+        let own = asker.session.and_then(|session| {
+            let member = self.members.get(session.member as usize);
+            member.filter(|member| asker.may_take(&member.endpoint))
+        });
+        let picked = own.or_else(|| self.tiers.pick(&self.members, asker));
         picked.map(|member| &member.endpoint)
+    }
+
+    /// The `Set-Cookie` that an answer of `endpoint` brings whoever asked, if it is to bring one.
+    pub fn set_cookie(
+        &self,
+        asker: &Asker,
+        endpoint: &Endpoint,
+        is_secure: bool,
+        wall: SystemTime,
+    ) -> Option<HeaderValue> {
+        let sticky = self.sticky.as_ref()?;
+        let session = asker.session.and_then(|session| {
+            let member = self.members.get(session.member as usize)?;
+            Some((session, member))
+        });
+        sticky.set_cookie(endpoint.id, session, is_secure, wall)
     }
 
     /// The endpoint that is the least bad, for when none is usable: the best standing, then the fewest exchanges.
@@ -385,6 +417,7 @@ mod tests {
         };
         let settings = Settings {
             balance: Balance::RoundRobin,
+            sticky: None,
             slow_start: None,
             connect_timeout: Duration::from_secs(1),
             policy: Policy {

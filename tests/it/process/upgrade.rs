@@ -260,6 +260,31 @@ fn sessions_are_resumed_by_the_new_process() {
 }
 
 #[test]
+fn sticky_sessions_are_known_to_the_new_process() {
+    play(|| {
+        let (one, two) = (backend::named("one"), backend::named("two"));
+        let text = "routes: [ { pool: app } ]\npools: { app: { balance: sticky, endpoints: \
+                    [ '@one', '@two' ] } }\n";
+        let process = process::start(text, &[("one", &one), ("two", &two)]);
+        let mut client = Client::connect(process.at("web"));
+        let first = client.get("/");
+        let cookie = first.field("set-cookie").unwrap().to_owned();
+        let (cookie, _) = cookie.split_once(';').unwrap();
+        process.upgrade();
+        for _ in 0..4 {
+            let mut client = Client::connect(process.at("web"));
+            let answer = client.ask(&format!(
+                "GET / HTTP/1.1\r\nHost: app.test\r\nCookie: {cookie}\r\n\r\n"
+            ));
+            assert_eq!(
+                (answer.text(), answer.field("set-cookie")),
+                (first.text(), None)
+            );
+        }
+    });
+}
+
+#[test]
 fn a_tunnel_lives_in_the_old_process_until_its_drain_is_over() {
     play(|| {
         let app = backend::switches();

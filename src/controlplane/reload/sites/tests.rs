@@ -69,7 +69,7 @@ impl World {
         let before = before.map(|(in_force, snapshot)| (in_force, snapshot));
         let next = attempt
             .result
-            .and_then(|loaded| prepare::compile(loaded, &Answers::new(), before))
+            .and_then(|loaded| prepare::compile(loaded, &Answers::new(), before, None))
             .map_err(|errors| self.told(&errors))?;
         let told: Vec<_> = next
             .0

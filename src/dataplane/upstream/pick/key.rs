@@ -24,6 +24,11 @@ pub enum Key {
 }
 
 impl Key {
+    /// The hash of a text, as keys have it.
+    pub fn hash_of(text: &str) -> u64 {
+        xxh3_64(text.as_bytes())
+    }
+
     /// The hash of a request's key; `None` for a request without one.
     pub fn hash(&self, parts: &Parts, client: IpAddr) -> Option<u64> {
         match self {
@@ -50,7 +55,7 @@ impl Key {
 }
 
 /// The value of the first cookie of a name (RFC 6265 §5.4).
-pub(super) fn cookie<'a>(parts: &'a Parts, name: &str) -> Option<&'a [u8]> {
+pub(in crate::dataplane::upstream) fn cookie<'a>(parts: &'a Parts, name: &str) -> Option<&'a [u8]> {
     let fields = parts.headers.get_all(COOKIE).iter();
     let mut pairs = fields.flat_map(|field| field.as_bytes().split(|&byte| byte == b';'));
     pairs.find_map(|pair| {

@@ -21,9 +21,11 @@ use smallvec::SmallVec;
 use crate::base::name::EndpointId;
 use crate::dataplane::upstream::endpoint::{Endpoint, JOINED};
 use crate::dataplane::upstream::pool::Member;
+use crate::dataplane::upstream::sticky::Session;
 
 pub use self::hash::{Hash, Method};
 pub use self::key::Key;
+pub(super) use self::key::cookie;
 pub use self::schedule::Schedule;
 pub use self::two_choices::Draw;
 
@@ -74,6 +76,8 @@ pub struct Asker {
     key: Option<u64>,
     /// How long endpoints take to join.
     ramp: Option<Duration>,
+    /// The session that the request shows.
+    pub(super) session: Option<Session>,
 }
 
 impl Asker {
@@ -85,6 +89,7 @@ impl Asker {
             now,
             key: None,
             ramp: None,
+            session: None,
         }
     }
 
@@ -104,6 +109,12 @@ impl Asker {
         }
     }
 
+    /// The same with the session that a request shows.
+    #[must_use]
+    pub(super) fn with_session(self, session: Option<Session>) -> Self {
+        Self { session, ..self }
+    }
+
     /// Has the picks to come pass over an endpoint.
     pub fn pass_over(&mut self, endpoint: EndpointId) {
         self.tried.push(endpoint);
@@ -120,7 +131,7 @@ impl Asker {
     }
 
     /// Whether an endpoint comes into question.
-    fn may_take(&self, endpoint: &Endpoint) -> bool {
+    pub(super) fn may_take(&self, endpoint: &Endpoint) -> bool {
         endpoint.is_usable() && (self.is_plain || !self.tried.contains(&endpoint.id))
     }
 
