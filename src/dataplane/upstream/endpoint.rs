@@ -123,6 +123,7 @@ impl Endpoint {
     }
 
     /// Whether its health lets it take an exchange.
+    #[inline]
     pub fn is_usable(&self) -> bool {
         self.is_usable.load(Ordering::Relaxed)
     }
@@ -168,6 +169,7 @@ impl Endpoint {
     }
 
     /// Exchanges in flight, over all workers.
+    #[inline]
     pub fn in_flight(&self) -> usize {
         self.live.in_flight.load(Ordering::Relaxed)
     }
@@ -206,6 +208,7 @@ impl Endpoint {
     }
 
     /// Counts one more exchange until the guard is dropped.
+    #[inline]
     pub fn enter(self: &Arc<Self>) -> InFlight {
         self.live.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight {

@@ -67,6 +67,7 @@ impl Hash {
     }
 }
 
+#[inline(never)]
 pub(super) fn pick<'a>(hash: &Hash, members: &'a [Member], asker: &Asker) -> Option<&'a Member> {
     let Some(key) = asker.key else {
         return round_robin::pick(&hash.schedule, members, asker);

@@ -7,6 +7,7 @@ use crate::dataplane::upstream::pool::Member;
 /// many misses of the least of all is an exchange or two (the power of several choices).
 pub(super) const LOOKS: usize = 32;
 
+#[inline]
 pub(super) fn pick<'a>(
     schedule: &Schedule,
     members: &'a [Member],
@@ -22,6 +23,7 @@ pub(super) fn pick<'a>(
     choosy(all, asker)
 }
 
+#[inline]
 fn least<'a>(members: impl Iterator<Item = &'a Member>) -> Option<&'a Member> {
     let mut best: Option<(&Member, u64)> = None;
     for member in members.take(LOOKS) {

@@ -8,6 +8,7 @@ use crate::dataplane::upstream::pool::Member;
 /// a pool whose weights make long rounds costs no more when most of it is gone.
 const TURNS_LIMIT: usize = 1024;
 
+#[inline]
 pub(super) fn pick<'a>(
     schedule: &Schedule,
     members: &'a [Member],

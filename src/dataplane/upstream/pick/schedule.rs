@@ -51,6 +51,7 @@ impl Schedule {
     }
 
     /// Takes the next turn, as its place in the round; `None` if nobody has one.
+    #[inline]
     pub(super) fn step(&self) -> Option<usize> {
         self.count().checked_rem(self.turns.len())
     }
@@ -59,17 +60,20 @@ impl Schedule {
     ///
     /// One step of the cursor, however many are passed over behind it: other workers move it meanwhile, and a walk
     /// along it could meet the same member again and again, and miss the only one left.
+    #[inline]
     pub(super) fn count(&self) -> usize {
         // Relaxed: two workers may see turns in either order, each turn is taken once all the same.
         self.cursor.0.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Turns in a round.
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.turns.len()
     }
 
     /// The member whose turn that at `place` is.
+    #[inline]
     pub(super) fn at(&self, place: usize) -> Option<usize> {
         self.turns.get(place).map(|&member| member as usize)
     }

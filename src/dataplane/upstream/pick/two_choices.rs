@@ -72,6 +72,7 @@ impl Draw {
 }
 
 /// The one of the two with fewer exchanges in flight for its weight.
+#[inline(never)]
 pub(super) fn random_two<'a>(
     draw: &Draw,
     members: &'a [Member],
@@ -85,6 +86,7 @@ pub(super) fn random_two<'a>(
 ///
 /// As long as one of them has not been observed, the exchanges in flight decide: nothing is known that would draw the
 /// whole traffic to it.
+#[inline(never)]
 pub(super) fn peak_ewma<'a>(
     draw: &Draw,
     members: &'a [Member],
