@@ -19,8 +19,8 @@ use super::values::http::{
     RedirectTarget, SetFieldName, StatusRange, UrlPath, UrlTarget,
 };
 use super::values::{
-    AdminAddress, BalanceWord, Bytes, FilePath, HashByWord, IncludePath, Name, Percent, SecretText,
-    ServerName, Timeout, Workers,
+    AdminAddress, BalanceWord, Bytes, FilePath, IncludePath, Name, Percent, SecretText, ServerName,
+    Timeout, Workers,
 };
 use super::{AccessLogFormat, AccessLogPath};
 use crate::base::addr::{EndpointTarget, ListenAddr};
