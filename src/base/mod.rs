@@ -16,5 +16,6 @@ pub mod path;
 pub mod pattern;
 pub mod secret;
 pub mod spare;
+pub mod stagger;
 pub mod ticket;
 pub mod units;
