@@ -23,9 +23,8 @@ certificate() {
     rm "$1/certs/$2.csr" "$1/certs/$2.ext"
 }
 
-for recipe in web-app websocket grpc mtls canary redirect unix-socket least-connections upstream-tls maintenance \
-    site-files cache-by-path tiers \
-    sticky-sessions; do
+for recipe in web-app websocket grpc mtls canary redirect unix-socket least-connections discovery upstream-tls \
+    maintenance site-files cache-by-path tiers sticky-sessions; do
     authority "$recipe"
     certificate "$recipe" localhost serverAuth \
         DNS:localhost,DNS:old.localhost,DNS:new.localhost,IP:127.0.0.1

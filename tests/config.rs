@@ -78,6 +78,9 @@ fn show(config: &Config) -> String {
     if !config.trusted_proxies.is_empty() {
         writeln!(text, "trusted_proxies: {:?}", config.trusted_proxies).unwrap();
     }
+    if !config.resolvers.is_empty() {
+        writeln!(text, "resolvers: {:?}", config.resolvers).unwrap();
+    }
     if config.limits != Limits::default() {
         writeln!(text, "{:#?}", config.limits).unwrap();
     }
@@ -165,6 +168,9 @@ fn show_routes(text: &mut String, routes: &[route::Route], pools: &[pool::Pool])
         }
         if pool.outlier != Some(pool::Outlier::default()) {
             writeln!(text, "  {:?}", pool.outlier).unwrap();
+        }
+        if pool.addresses != pool::Addresses::default() {
+            writeln!(text, "  addresses {:?}", pool.addresses).unwrap();
         }
         for endpoint in &pool.endpoints {
             write!(text, "  {:?} weight {}", endpoint.address, endpoint.weight).unwrap();

@@ -62,6 +62,8 @@ const QUARANTINE: &[Quarantine] = &[
     in_tests_too("notify", "controlplane/reload/watch/places.rs"),
     in_tests_too("arc_swap", "dataplane/snapshot.rs"),
     in_tests_too("std::env", "cli.rs"),
+    in_tests_too("hickory_resolver", "controlplane/discovery/resolver.rs"),
+    in_tests_too("resolv_conf", "controlplane/discovery/resolver.rs"),
     in_tests_too("listenfd", "controlplane/process/inherit.rs"),
     in_tests_too("command_fds", "controlplane/process/upgrade.rs"),
     in_tests_too("sd_notify", "controlplane/process/systemd.rs"),

@@ -2,7 +2,8 @@
 
 use lockgate::base::clock;
 use lockgate::config::{Config, error::Source, parse};
-use lockgate::controlplane::compile::{Answers, Compiler, Files, Outside, Previous};
+use lockgate::controlplane::compile::answers::Answers;
+use lockgate::controlplane::compile::{Compiler, Files, Outside, Previous};
 use lockgate::dataplane::snapshot::Snapshot;
 
 /// A config as workers read it. It may not name files or hosts.

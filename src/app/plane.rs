@@ -30,9 +30,6 @@ use crate::controlplane::status::Upgrades;
 /// Events that wait for the loop, at most; who has more waits.
 const EVENTS_LIMIT: usize = 16;
 
-/// Threads of the control plane for lookups of names, at most.
-const LOOKUP_THREADS: usize = 16;
-
 /// Takes the one message that whoever starts an app waits for.
 type Starter = SyncSender<Result<(), StartError>>;
 
@@ -48,8 +45,6 @@ pub(super) fn run(
         Err(error) => return tell(starter, Err(StartError::System(error))),
     };
     runtime.block_on(live(options, control, upgraded, starter));
-    // A lookup that hangs in the system's resolver keeps nobody.
-    runtime.shutdown_background();
 }
 
 async fn live(
@@ -239,7 +234,5 @@ impl Place {
 fn control_runtime() -> io::Result<LocalRuntime> {
     runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(LOOKUP_THREADS)
-        .thread_name("lookup")
         .build_local(LocalOptions::default())
 }

@@ -60,11 +60,18 @@ impl FromStr for ListenAddr {
     }
 }
 
-/// Where an endpoint is reached, resolved: names have become addresses before this type is made.
+/// Where an endpoint is reached: resolved, but where all the addresses of a name are one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EndpointAddr {
     /// An address and a port.
     Tcp(SocketAddr),
+    /// Whichever address of a name answers first; its pool knows them.
+    Name {
+        /// The name, in lower case.
+        host: Arc<str>,
+        /// The port.
+        port: u16,
+    },
     /// A unix socket, written `unix:/run/app.sock`.
     Unix(Arc<Path>),
 }
@@ -73,6 +80,7 @@ impl fmt::Display for EndpointAddr {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(out),
+            Self::Name { host, port } => write!(out, "{host}:{port}"),
             Self::Unix(path) => write!(out, "unix:{}", path.display()),
         }
     }
@@ -85,11 +93,13 @@ pub enum EndpointTarget {
     Tcp(SocketAddr),
     /// `app.internal:8080`.
     Name {
-        /// The name, in lower case.
+        /// The name, in lower case. A dot at its end says that it is whole.
         host: String,
         /// The port.
         port: u16,
     },
+    /// `srv:_http._tcp.app.internal`: the endpoints that the SRV records of this name, in lower case, tell of.
+    Service(String),
     /// `unix:/run/app.sock`.
     Unix(PathBuf),
 }
@@ -99,6 +109,7 @@ impl fmt::Display for EndpointTarget {
         match self {
             Self::Tcp(address) => address.fmt(out),
             Self::Name { host, port } => write!(out, "{host}:{port}"),
+            Self::Service(name) => write!(out, "srv:{name}"),
             Self::Unix(path) => write!(out, "unix:{}", path.display()),
         }
     }

@@ -12,15 +12,15 @@ use super::forms::{BalanceKey, EndpointKey, HashByKey, PathKey, PoolTlsKey, Valu
 use super::kinds::{Count, MayBeOff, Named, NonEmpty, OneOrMore, OrOff};
 use super::listener::ClientAuthMode;
 use super::node::Node;
-use super::pool::{CheckType, HashMethod, Protocol};
+use super::pool::{Addresses, CheckType, HashMethod, Protocol};
 use super::route::HostMatch;
 use super::values::http::{
     CookieName, FieldName, FieldValue, Method, OpenFieldName, Pattern, QueryName, RedirectStatus,
     RedirectTarget, SetFieldName, StatusRange, UrlPath, UrlTarget,
 };
 use super::values::{
-    AdminAddress, BalanceWord, Bytes, FilePath, IncludePath, Name, Percent, SecretText, ServerName,
-    Timeout, Workers,
+    AdminAddress, BalanceWord, Bytes, FilePath, IncludePath, Name, Percent, ResolverAddress,
+    SecretText, ServerName, Timeout, Workers,
 };
 use super::{AccessLogFormat, AccessLogPath};
 use crate::base::addr::{EndpointTarget, ListenAddr};
@@ -39,6 +39,9 @@ section! {
         routes: Vec<At<Route>>, optional "no routes";
         /// Named sets of endpoints.
         pools: Named<PoolName, Pool>, optional "no pools";
+        /// DNS servers that are asked for the names of endpoints, such as `10.0.0.2:53`: the first, and the next where one
+        /// fails or is silent. `/etc/resolv.conf` is not read then; `/etc/hosts` is.
+        resolvers: NonEmpty<ResolverAddress>, optional "those of `/etc/resolv.conf`";
         /// One record for each exchange, or `off`.
         access_log: OrOff<AccessLog>, optional "JSON lines on standard output";
         /// Networks of proxies before this one: their `X-Forwarded-*` and `Forwarded` are believed. Those of others are
@@ -278,6 +281,8 @@ section! {
     Pool as "pool" (Keys) {
         /// The addresses, each a text or a map.
         endpoints: NonEmpty<EndpointKey>, required;
+        /// What a name with several addresses is.
+        addresses: Addresses, default "all";
         /// How an endpoint is chosen.
         balance: BalanceKey, default "round_robin";
         /// How long an endpoint takes to join that is new to a running pool, back in the turn or healthy again: its share grows from a
@@ -422,9 +427,10 @@ section! {
 section! {
     /// One address in a pool.
     Endpoint as "endpoint" (Keys) {
-        /// `10.0.0.1:8080`, `[::1]:8080`, `app.internal:8080` or `unix:/run/app.sock`. Names are resolved in the background.
+        /// `10.0.0.1:8080`, `[::1]:8080`, `app.internal:8080`, `srv:_http._tcp.app.internal` or `unix:/run/app.sock`. Names are
+        /// resolved in the background; `srv:` stands before one whose SRV records tell hosts, ports and weights.
         address: EndpointTarget, required;
-        /// Its share of the pool's work beside the others; 0 takes it out of the turn.
+        /// Its share of the pool's work beside the others; 0 takes it out of the turn. Records of a service have their own.
         weight: Count<0, 65535>, default "1";
         /// Which endpoints come first: those of a higher number get work only while none of a lower one is to be had.
         priority: Count<0, 15>, optional "0, which comes first";

@@ -23,6 +23,7 @@ pub mod site;
 mod suggest;
 mod values;
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -41,6 +42,8 @@ pub struct Config {
     pub pools: Vec<pool::Pool>,
     /// The zone that this process is in.
     pub zone: Option<String>,
+    /// The DNS servers to ask for names, in this order; empty: those of the system.
+    pub resolvers: Vec<SocketAddr>,
     /// The access log; `None` is `off`.
     pub access_log: Option<AccessLog>,
     /// Peers whose `X-Forwarded-*` and `Forwarded` are believed.

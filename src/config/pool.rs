@@ -21,6 +21,8 @@ pub struct Pool {
     pub slow_start: Option<Duration>,
     /// The endpoints; never empty.
     pub endpoints: Vec<Endpoint>,
+    /// What a name with several addresses is.
+    pub addresses: Addresses,
     /// What is spoken with the endpoints.
     pub protocol: Protocol,
     /// TLS towards the endpoints; absent: cleartext.
@@ -226,12 +228,22 @@ pub enum HashMethod {
 /// The priority of backups, behind all that can be written.
 pub const BACKUP: u32 = u32::MAX;
 
+/// What a name with several addresses is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Addresses {
+    /// As many endpoints.
+    #[default]
+    All,
+    /// One endpoint, reached at whichever address answers first.
+    One,
+}
+
 /// One address in a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    /// `10.0.0.1:8080`, `app.internal:8080` or `unix:/run/app.sock`.
+    /// `10.0.0.1:8080`, `app.internal:8080`, `srv:_http._tcp.app.internal` or `unix:/run/app.sock`.
     pub address: EndpointTarget,
-    /// Its share of the pool's work; 0 takes it out of the turn.
+    /// Its share of the pool's work; 0 takes it out of the turn. 1 for a service, whose records have weights.
     pub weight: u32,
     /// 0 comes first; [`BACKUP`] is that of backups.
     pub priority: u32,
@@ -239,6 +251,16 @@ pub struct Endpoint {
     pub is_far: bool,
     /// Whether it takes nothing new.
     pub drain: bool,
+}
+
+impl Endpoint {
+    /// Whether it is a name, which DNS has the addresses of.
+    pub const fn is_resolved(&self) -> bool {
+        match self.address {
+            EndpointTarget::Name { .. } | EndpointTarget::Service(_) => true,
+            EndpointTarget::Tcp(_) | EndpointTarget::Unix(_) => false,
+        }
+    }
 }
 
 /// What is spoken with the endpoints of a pool.

@@ -218,8 +218,10 @@ impl Watch {
             one.is_running = true;
             self.reaching += 1;
             let (id, endpoint) = (*id, Arc::clone(&one.endpoint));
+            let addresses = one.pool.dials(&endpoint);
             self.running.spawn_local(async move {
-                Found::Reach(id, connect::reach(&endpoint, REACH_TIMEOUT).await)
+                let reached = connect::reach(&endpoint, &addresses, REACH_TIMEOUT).await;
+                Found::Reach(id, reached)
             });
         }
         while self.has_room()
@@ -235,8 +237,10 @@ impl Watch {
             }
             check.is_running = true;
             let (asked, plan) = (Arc::clone(&check.asked), Arc::clone(&check.plan));
-            self.running
-                .spawn_local(async move { Found::Check(id, probe::check(&asked, &plan).await) });
+            let addresses = check.pool.dials(&check.endpoint);
+            self.running.spawn_local(async move {
+                Found::Check(id, probe::check(&asked, addresses, &plan).await)
+            });
         }
     }
 

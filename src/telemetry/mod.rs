@@ -51,6 +51,9 @@ impl fmt::Display for LogError {
 
 impl std::error::Error for LogError {}
 
+/// What is said of each datagram that is not what it should be: anybody can send some, and what it leads to is told by us.
+const QUIET: &str = "hickory_net=error,hickory_resolver=error";
+
 /// Starts the process log on standard error, with colours only on a terminal.
 ///
 /// `filter` is a level, or levels by module, separated by commas.
@@ -58,7 +61,7 @@ impl std::error::Error for LogError {}
 /// # Errors
 /// The filter does not parse, or the process has a log already; nothing has changed then.
 pub fn start_log(filter: &str) -> Result<(), LogError> {
-    let filter = EnvFilter::try_new(filter).map_err(LogError::Filter)?;
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(LogError::Filter)?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

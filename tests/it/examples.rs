@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use http::Request;
@@ -13,12 +14,13 @@ use crate::harness::client::Client;
 use crate::harness::h2::{self, Pieces};
 use crate::harness::proxy::{self, Proxy};
 use crate::harness::wire::Message;
-use crate::harness::{backend, play};
+use crate::harness::{backend, dns, play};
 
 /// The recipes that have a case here.
-const TRIED: [&str; 16] = [
+const TRIED: [&str; 17] = [
     "cache-by-path",
     "canary",
+    "discovery",
     "grpc",
     "health",
     "least-connections",
@@ -243,6 +245,32 @@ fn canary() {
         assert_eq!(by_header.field("x-served-by"), Some("next"));
         assert_eq!(run.get("localhost", "/?canary=1").text(), "next");
         assert_ne!(run.ask("localhost", "/", "X-Canary: 0\r\n").text(), "next");
+    });
+}
+
+#[test]
+fn discovery() {
+    play(|| {
+        let dns = dns::start();
+        let (one, two) = (backend::named("one"), backend::named("two"));
+        let port = |backend: &Backend| {
+            let address: SocketAddr = backend.to_string().parse().unwrap();
+            address.port()
+        };
+        dns.host("node.internal", &["127.0.0.1"], 1);
+        let records = [
+            (0, 3, port(&one), "node.internal"),
+            (0, 1, port(&two), "node.internal"),
+        ];
+        dns.service("_http._tcp.app.internal", &records, 1);
+        let mut recipe = recipe("discovery");
+        assert!(recipe.text.contains("127.0.0.1:5353"));
+        recipe.text = recipe.text.replace("127.0.0.1:5353", &dns.to_string());
+        let run = recipe.start();
+        let answers = (0..8).map(|_| run.get("localhost", "/").text().to_owned());
+        let answers: Vec<_> = answers.collect();
+        let count = |name: &str| answers.iter().filter(|said| *said == name).count();
+        assert_eq!((count("one"), count("two")), (6, 2), "{answers:?}");
     });
 }
 

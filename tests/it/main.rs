@@ -17,6 +17,7 @@ mod harness;
 mod access_log;
 mod balancing;
 mod bodies;
+mod dns;
 mod drain;
 mod examples;
 mod faults;

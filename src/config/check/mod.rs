@@ -9,6 +9,7 @@ mod listener;
 mod pool;
 mod route;
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +21,7 @@ use super::keys::{self, Root};
 use super::kinds::{Named, OrOff};
 use super::route::{Retry, Timeouts as RouteTimeouts};
 use super::site::Site;
-use super::values::{FilePath, Timeout, Workers};
+use super::values::{FilePath, ResolverAddress, Timeout, Workers};
 use super::{AccessLog, AccessLogPath, Admin, Config, Drain, Limits, Timeouts};
 use crate::base::name::{PoolName, SiteName};
 
@@ -56,6 +57,8 @@ pub(crate) fn check(root: &Root, file: &Path, decoder: &mut Decoder) -> Option<C
     }
     let pools = pool::check(pools.unwrap_or_default(), folder, zone.as_deref(), decoder);
 
+    let resolvers = resolvers(root, decoder);
+
     let trusted_proxies = root.trusted_proxies.iter().flat_map(|at| &at.value);
     Some(Config {
         workers: match root.workers.value {
@@ -66,6 +69,7 @@ pub(crate) fn check(root: &Root, file: &Path, decoder: &mut Decoder) -> Option<C
         routes,
         pools,
         zone,
+        resolvers,
         access_log: match root.access_log.as_ref().map(|at| &at.value) {
             None => Some(AccessLog::default()),
             Some(OrOff::Off) => None,
@@ -96,6 +100,20 @@ pub(crate) fn admin(written: Option<&At<OrOff<keys::Admin>>>, file: &Path) -> Ad
     address.map_or(Admin::Unwritten, |at| {
         Admin::At(folder.file_at(&at.value.0))
     })
+}
+
+fn resolvers(root: &Root, decoder: &mut Decoder) -> Vec<SocketAddr> {
+    let mut resolvers = Vec::new();
+    for at in root.resolvers.iter().flat_map(|at| &at.value.0) {
+        let ResolverAddress(address) = at.value;
+        if resolvers.contains(&address) {
+            let message = format!("`{address}` is there twice");
+            decoder.problem(at.place, message, "list each server once");
+            continue;
+        }
+        resolvers.push(address);
+    }
+    resolvers
 }
 
 fn include(root: &Root, folder: Folder<'_>) -> Vec<Pattern> {

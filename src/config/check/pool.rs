@@ -14,7 +14,8 @@ use crate::config::keys;
 use crate::config::kinds::OrOff;
 use crate::config::node::Place;
 use crate::config::pool::{
-    BACKUP, Balance, Endpoint, Hash, HashBy, Outlier, Pool, Queue, SessionSecret, Sticky, Tls,
+    Addresses, BACKUP, Balance, Endpoint, Hash, HashBy, Outlier, Pool, Queue, SessionSecret,
+    Sticky, Tls,
 };
 use crate::config::values::{BalanceWord, HashByWord, Name, Timeout};
 
@@ -55,13 +56,21 @@ fn pool(
         None if tls.is_some() => CONNECT_WITH_TLS,
         None => CONNECT,
     };
-    let endpoints = keys.endpoints.as_ref()?;
-    let endpoints = check_endpoints(&endpoints.value.0, tls.as_ref(), folder, zone, decoder);
+    let written = &keys.endpoints.as_ref()?.value.0;
+    let endpoints = check_endpoints(written, tls.as_ref(), folder, zone, decoder);
     let balance = balance(&keys.balance.value)?;
     if let (Some(slow_start), Balance::Hash(_)) = (&keys.slow_start, &balance) {
         let help = "leave `slow_start` out: a key belongs to its endpoint from the start";
         let message = "`hash` has no shares that could grow";
         decoder.problem(slow_start.place, message, help);
+    }
+    let addresses = keys.addresses;
+    if addresses.value == Addresses::One
+        && endpoints.len() == written.len()
+        && !endpoints.iter().any(Endpoint::is_resolved)
+    {
+        let message = "`addresses` says what a name is, and no endpoint of the pool is one";
+        decoder.problem(addresses.place, message, "leave it out");
     }
     Some(Pool {
         name: name.clone(),
@@ -69,6 +78,7 @@ fn pool(
         sticky: sticky(&keys.balance.value, folder, decoder),
         slow_start: keys.slow_start.as_ref().map(|at| at.value.0),
         endpoints,
+        addresses: addresses.value,
         protocol: keys.protocol.value,
         tls,
         connect_timeout,
@@ -208,13 +218,31 @@ fn check_endpoints(
             *path = folder.0.join(&*path);
         }
         let address = &endpoint.address;
-        if needs_name && matches!(address, EndpointTarget::Unix(_)) {
+        let nameless = match address {
+            EndpointTarget::Unix(_) => Some("TLS on a unix socket needs a name to verify"),
+            // Whoever answers for DNS would choose the name otherwise.
+            EndpointTarget::Service(_) => Some("TLS to a service needs a name to verify"),
+            EndpointTarget::Tcp(_) | EndpointTarget::Name { .. } => None,
+        };
+        if let (Some(message), true) = (nameless, needs_name) {
             let help = "write `tls: { server_name: … }` in the pool";
-            decoder.problem(place, "TLS on a unix socket needs a name to verify", help);
+            decoder.problem(place, message, help);
+        }
+        if let (EndpointTarget::Service(_), EndpointKey::Endpoint(keys)) = (address, &at.value)
+            && endpoint.weight != 1
+        {
+            let help = "leave it out: its records have weights of their own";
+            decoder.problem(keys.weight.place, "a service has no weight", help);
         }
         if let Some(first) = seen.get(address) {
             let message = format!("`{address}` is there twice, first as endpoints[{first}]");
-            decoder.problem(place, message, "for a larger share give it a `weight`");
+            let help = match address {
+                EndpointTarget::Service(_) => "leave one out",
+                EndpointTarget::Tcp(_) | EndpointTarget::Name { .. } | EndpointTarget::Unix(_) => {
+                    "for a larger share give it a `weight`"
+                }
+            };
+            decoder.problem(place, message, help);
         }
         seen.entry(address.clone()).or_insert(index);
         endpoints.push(endpoint);

@@ -14,7 +14,7 @@ use super::decode::{Choice, Decoder, Kind, Shape, choice};
 use super::kinds::{Count, Text, Wrong};
 use super::listener::ClientAuthMode;
 use super::node::{Node, Value};
-use super::pool::{CheckType, HashMethod, Protocol};
+use super::pool::{Addresses, CheckType, HashMethod, Protocol};
 use super::{AccessLogFormat, AccessLogPath};
 use crate::base::addr::{EndpointTarget, ListenAddr};
 use crate::base::name::PoolName;
@@ -45,6 +45,10 @@ choice! {
         Auto = "auto" "HTTP/1.1 in clear; over TLS what ALPN says, HTTP/2 before HTTP/1.1.",
         Http1 = "http1" "HTTP/1.1 only.",
         H2 = "h2" "HTTP/2 only: by prior knowledge in clear.",
+    }
+    Addresses {
+        All = "all" "As many endpoints.",
+        One = "one" "One endpoint, reached at whichever address answers first: they are tried 250 ms apart, IPv6 first.",
     }
     CheckType {
         Http = "http" "A GET, whose answer is looked at.",
@@ -334,6 +338,17 @@ impl Text for EndpointTarget {
                 _ => Ok(Self::Unix(path.into())),
             };
         }
+        if let Some(name) = text.strip_prefix("srv:") {
+            return match name.strip_suffix('.').unwrap_or(name) {
+                whole if is_dns_name(whole) => Ok(Self::Service(name.to_ascii_lowercase())),
+                whole if whole.contains(':') => Err(wrong(
+                    "leave the port out: the records of a service tell theirs",
+                )),
+                _ => Err(wrong(
+                    "write the name of its SRV records, such as `srv:_http._tcp.app.internal`",
+                )),
+            };
+        }
         if text.contains("://") {
             return Err(wrong(
                 "leave the scheme out: write host and port; for TLS write `tls: {}` in the pool",
@@ -364,7 +379,7 @@ impl Text for EndpointTarget {
             Ok(port) if port > 0 => port,
             _ => return Err(wrong("a port is 1 to 65535")),
         };
-        if !is_dns_name(host) {
+        if !is_dns_name(host.strip_suffix('.').unwrap_or(host)) {
             return Err(wrong(
                 "write an IP address or a name, and a port, such as `app:8080`",
             ));
@@ -384,6 +399,37 @@ pub(super) fn is_dns_name(text: &str) -> bool {
     text.len() <= 253
         && text.split('.').all(is_label)
         && !last.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// A DNS server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ResolverAddress(pub(crate) SocketAddr);
+
+impl Text for ResolverAddress {
+    const WHAT: &'static str = "the address of a DNS server";
+
+    fn instead_of(number: i64) -> String {
+        format!("write address and port, such as `10.0.0.2:{number}`")
+    }
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        let wrong = |help: &str| {
+            Err(Wrong::new(
+                format!("`{text}` is not the address of a DNS server"),
+                help,
+            ))
+        };
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.port() == 0 => wrong("a port is 1 to 65535"),
+            Ok(address) if address.ip().is_unspecified() => {
+                wrong("that is every address of a machine: write the one it is asked at")
+            }
+            Ok(address) => Ok(Self(address)),
+            Err(_) => {
+                wrong("write an IP address and a port, such as `10.0.0.2:53` or `[fd00::2]:53`")
+            }
+        }
+    }
 }
 
 impl Text for IpNet {

@@ -5,6 +5,7 @@
 //! snapshot (invariant I4); what is equal to before *is* the one from before, by `Arc`, so that the data plane can
 //! tell.
 
+pub mod answers;
 mod health;
 mod listener;
 mod pool;
@@ -16,12 +17,10 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::base::addr::EndpointTarget;
 use crate::base::fault::Fault;
 use crate::base::name::{PoolName, SiteName};
 use crate::base::secret::Secret;
@@ -36,8 +35,7 @@ use crate::dataplane::snapshot::{Limits, ListenerPlan, Route, Snapshot, Timeouts
 use crate::dataplane::upstream::pool::Pool;
 use crate::dataplane::upstream::sticky;
 
-/// Names and their addresses; a name that never resolved is not in it.
-pub type Answers = BTreeMap<String, Vec<IpAddr>>;
+use self::answers::{Answers, Question};
 
 /// Files, each with its bytes or why it cannot be read.
 pub type Files = BTreeMap<PathBuf, io::Result<Vec<u8>>>;
@@ -48,7 +46,7 @@ const ERRORS_LIMIT: usize = 100;
 /// What the outside world contributes to a snapshot, beside files.
 #[derive(Clone, Copy, Debug)]
 pub struct Outside<'a> {
-    /// The addresses of names.
+    /// Where names lead.
     pub answers: &'a Answers,
     /// The time on the wall: certificates are good from then to then.
     pub now: SystemTime,
@@ -285,14 +283,11 @@ pub fn files_of<'a>(
     files
 }
 
-/// Every name that must be resolved before these pools are complete.
-pub fn names_of<'a>(pools: impl IntoIterator<Item = &'a PoolConfig>) -> BTreeSet<String> {
+/// Everything that DNS must be asked before these pools are complete.
+pub fn questions_of<'a>(pools: impl IntoIterator<Item = &'a PoolConfig>) -> BTreeSet<Question> {
     let endpoints = pools.into_iter().flat_map(|pool| &pool.endpoints);
     endpoints
-        .filter_map(|endpoint| match &endpoint.address {
-            EndpointTarget::Name { host, .. } => Some(host.clone()),
-            EndpointTarget::Tcp(_) | EndpointTarget::Unix(_) => None,
-        })
+        .filter_map(|endpoint| Question::about(&endpoint.address))
         .collect()
 }
 

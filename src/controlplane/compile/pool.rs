@@ -4,25 +4,28 @@
 //! its count of exchanges and its idle connections. A pool whose members and settings are the same is that very
 //! pool.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt};
 use http::HeaderName;
 
+use super::answers::{Answer, Question, Record};
 use super::listener::Unread;
 use super::{Errors, Materials, health};
 use crate::base::addr::{EndpointAddr, EndpointTarget};
 use crate::base::name::PoolName;
 use crate::config;
-use crate::config::pool::{HashBy, HashMethod, SessionSecret};
+use crate::config::pool::{Addresses, HashBy, HashMethod, SessionSecret};
 use crate::dataplane::snapshot::Snapshot;
 use crate::dataplane::tls::{AlpnOffer, ClientOptions, ClientPlan, Roots, ServerName};
 use crate::dataplane::upstream::endpoint::{Endpoint, Identity, Protocol, Tls};
 use crate::dataplane::upstream::pick::{Balance, Key, Method};
 use crate::dataplane::upstream::pool::{Member, Pool, Settings};
 use crate::dataplane::upstream::queue;
+use crate::dataplane::upstream::reach::Reach;
 use crate::dataplane::upstream::sticky;
 
 pub(super) fn compile(
@@ -71,7 +74,7 @@ fn one(
         Some(tls) => Some(client_plan(pool, tls, materials, previous, errors)?),
     };
     let mut members: Vec<Member> = Vec::new();
-    let mut places = HashMap::new();
+    let mut numbers = HashMap::new();
     for (index, endpoint) in pool.endpoints.iter().enumerate() {
         let path = format!("{}.endpoints[{index}].address", errors.pool(&pool.name));
         let tls = match &plan {
@@ -84,25 +87,23 @@ fn one(
                 })
             }
         };
-        for address in addresses(&endpoint.address, materials) {
+        for place in places(endpoint, pool.addresses, materials) {
             let identity = Identity {
                 pool: pool.name.clone(),
-                address,
+                address: place.address,
                 protocol: protocol(pool.protocol),
                 tls: tls
                     .as_ref()
                     .map(|tls| (tls.server_name.clone(), tls.plan.digest())),
             };
-            // Who takes nothing new has no turn.
-            let weight = if endpoint.drain { 0 } else { endpoint.weight };
             // One address by two names is one endpoint, with the work of both.
-            if let Some(&place) = places.get(&identity)
-                && let Some(member) = members.get_mut::<usize>(place)
+            if let Some(&number) = numbers.get(&identity)
+                && let Some(member) = members.get_mut::<usize>(number)
             {
-                member.weight = member.weight.saturating_add(weight);
+                member.weight = member.weight.saturating_add(place.weight);
                 continue;
             }
-            places.insert(identity.clone(), members.len());
+            numbers.insert(identity.clone(), members.len());
             let known = before.members.get(&identity).copied();
             let endpoint_now = match known {
                 Some(known) => Arc::clone(&known.endpoint),
@@ -118,9 +119,10 @@ fn one(
             }
             members.push(Member {
                 endpoint: endpoint_now,
-                weight,
-                priority: endpoint.priority,
+                weight: place.weight,
+                priority: place.priority,
                 is_far: endpoint.is_far,
+                reach: place.reach,
             });
         }
     }
@@ -246,16 +248,118 @@ fn is_same_members(before: &[Member], after: &[Member]) -> bool {
     before.len() == after.len() && pairs.all(|(before, after)| before.is_same(after))
 }
 
+/// One endpoint of what is written as one.
+struct Place {
+    address: EndpointAddr,
+    weight: u32,
+    priority: u64,
+    /// Where one is that is known by its name.
+    reach: Option<Arc<Reach>>,
+}
+
 /// Where an endpoint is; nowhere, while its name does not resolve.
-fn addresses(target: &EndpointTarget, materials: &Materials<'_>) -> Vec<EndpointAddr> {
-    match target {
-        EndpointTarget::Tcp(address) => vec![EndpointAddr::Tcp(*address)],
-        EndpointTarget::Unix(path) => vec![EndpointAddr::Unix(path.as_path().into())],
-        EndpointTarget::Name { host, port } => {
-            let found = materials.outside.answers.get(host).into_iter().flatten();
-            found
-                .map(|&ip| EndpointAddr::Tcp(SocketAddr::new(ip, *port)))
-                .collect()
+fn places(
+    endpoint: &config::pool::Endpoint,
+    addresses: Addresses,
+    materials: &Materials<'_>,
+) -> Vec<Place> {
+    let share = Share {
+        weight: endpoint.weight,
+        priority: priority(endpoint, 0),
+    };
+    let answer = Question::about(&endpoint.address)
+        .and_then(|question| materials.outside.answers.get(&question));
+    let mut places = match (&endpoint.address, answer) {
+        (EndpointTarget::Tcp(address), _) => vec![share.at(EndpointAddr::Tcp(*address), None)],
+        (EndpointTarget::Unix(path), _) => {
+            vec![share.at(EndpointAddr::Unix(path.as_path().into()), None)]
+        }
+        (EndpointTarget::Name { host, port }, Some(Answer::Addresses(found))) => {
+            of_host(host, *port, found, share, addresses)
+        }
+        (EndpointTarget::Service(_), Some(Answer::Records(records))) => {
+            of_service(endpoint, records, addresses)
+        }
+        (EndpointTarget::Name { .. } | EndpointTarget::Service(_), _) => Vec::new(),
+    };
+    if endpoint.drain {
+        // Who takes nothing new has no turn.
+        places.iter_mut().for_each(|place| place.weight = 0);
+    }
+    places
+}
+
+/// Weight and priority of an endpoint.
+#[derive(Clone, Copy)]
+struct Share {
+    weight: u32,
+    priority: u64,
+}
+
+impl Share {
+    fn at(self, address: EndpointAddr, reach: Option<Arc<Reach>>) -> Place {
+        Place {
+            address,
+            weight: self.weight,
+            priority: self.priority,
+            reach,
+        }
+    }
+}
+
+/// Tiers that the records of a service make at most; those of higher priorities share the last.
+const SERVICE_TIERS_LIMIT: usize = 16;
+
+/// The priority that is written, and behind it the place of a record's among those of its service.
+fn priority(endpoint: &config::pool::Endpoint, within: usize) -> u64 {
+    let within = within.min(SERVICE_TIERS_LIMIT - 1);
+    u64::from(endpoint.priority) * SERVICE_TIERS_LIMIT as u64 + within as u64
+}
+
+/// The endpoints of a service: its records of the lowest priority are what an endpoint would be that is written in its
+/// place, and the others stand by behind them.
+fn of_service(
+    endpoint: &config::pool::Endpoint,
+    records: &[Record],
+    addresses: Addresses,
+) -> Vec<Place> {
+    let priorities: BTreeSet<_> = records.iter().map(|record| record.priority).collect();
+    let places = records.iter().flat_map(|record| {
+        let share = Share {
+            // RFC 2782 gives those with 0 beside others a very small share; no share would be none.
+            weight: u32::from(record.weight.max(1)),
+            priority: priority(endpoint, priorities.range(..record.priority).count()),
+        };
+        of_host(
+            &record.host,
+            record.port,
+            &record.addresses,
+            share,
+            addresses,
+        )
+    });
+    places.collect()
+}
+
+fn of_host(
+    host: &str,
+    port: u16,
+    found: &[IpAddr],
+    share: Share,
+    addresses: Addresses,
+) -> Vec<Place> {
+    let found = found.iter().map(|&ip| SocketAddr::new(ip, port));
+    match addresses {
+        Addresses::All => found
+            .map(|address| share.at(EndpointAddr::Tcp(address), None))
+            .collect(),
+        Addresses::One if found.len() == 0 => Vec::new(),
+        Addresses::One => {
+            let address = EndpointAddr::Name {
+                host: host.trim_end_matches('.').into(),
+                port,
+            };
+            vec![share.at(address, Some(Arc::new(Reach::new(found))))]
         }
     }
 }
@@ -273,9 +377,10 @@ fn server_name(
     }
     match target {
         EndpointTarget::Tcp(address) => Some(address.ip().into()),
-        EndpointTarget::Name { host, .. } => read_name(host, path, errors),
-        EndpointTarget::Unix(_) => {
-            let message = "a unix socket has no name to verify the certificate against";
+        // The name in a certificate has no dot at its end.
+        EndpointTarget::Name { host, .. } => read_name(host.trim_end_matches('.'), path, errors),
+        EndpointTarget::Unix(_) | EndpointTarget::Service(_) => {
+            let message = "there is no name to verify the certificate against";
             let help = format!("write `{}.tls.server_name`", errors.pool(&pool.name));
             errors.add(path, message, Some(&help));
             None

@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, KeyPair};
 
-use super::{Answers, Compiler, Outside, Previous, files_of, names_of};
+use super::answers::{Answer, Answers, Question, Record};
+use super::{Compiler, Outside, Previous, files_of, questions_of};
 use crate::config::Config;
 use crate::config::error::{ConfigError, Source};
 use crate::config::parse;
@@ -23,6 +24,11 @@ struct World {
     answers: Answers,
     now: SystemTime,
     current: Option<(Config, Snapshot)>,
+}
+
+fn parsed(addresses: &[&str]) -> Vec<IpAddr> {
+    let addresses = addresses.iter();
+    addresses.map(|text| text.parse().unwrap()).collect()
 }
 
 impl World {
@@ -52,8 +58,24 @@ impl World {
     }
 
     fn resolves(&mut self, name: &str, addresses: &[&str]) {
-        let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
-        self.answers.insert(name.to_owned(), addresses);
+        let answer = Answer::Addresses(parsed(addresses));
+        self.answers.insert(Question::Host(name.to_owned()), answer);
+    }
+
+    /// A service of records with priority, weight, host, and the addresses of that.
+    fn serves(&mut self, name: &str, records: &[(u16, u16, &str, &[&str])]) {
+        let records = records
+            .iter()
+            .map(|&(priority, weight, host, addresses)| Record {
+                priority,
+                weight,
+                host: host.to_owned(),
+                port: 8080,
+                addresses: parsed(addresses),
+            });
+        let answer = Answer::Records(records.collect());
+        self.answers
+            .insert(Question::Service(name.to_owned()), answer);
     }
 
     /// What is wrong with `yaml`, as `line: message` each.
@@ -365,11 +387,125 @@ fn names_that_do_not_resolve_leave_a_pool_empty_and_are_no_error() {
     world.accepts(&NAMES.replace("      - 10.0.0.9:8080\n", ""));
     assert_eq!(world.members("app"), "");
     let source = Source::new("proxy.yaml", NAMES);
-    let names = names_of(&parse::parse(&source, &|_| None).unwrap().pools);
+    let questions = questions_of(&parse::parse(&source, &|_| None).unwrap().pools);
+    let questions = questions.into_iter().map(|question| question.to_string());
     assert_eq!(
-        names.into_iter().collect::<Vec<_>>(),
+        questions.collect::<Vec<_>>(),
         ["app.internal", "other.internal"]
     );
+}
+
+#[test]
+fn a_service_is_its_records_in_tiers_by_priority() {
+    const SERVICE: &str = "
+listeners: [ { address: 127.0.0.1:80 } ]
+routes: [ { pool: app } ]
+pools:
+  app:
+    endpoints:
+      - 'srv:_http._tcp.app.internal'
+      - 10.0.0.9:8080
+      - { address: 10.0.0.8:8080, priority: 1 }
+      - { address: 'srv:_http._tcp.spare.internal', backup: true }
+";
+    let mut world = World::new();
+    let spare = [
+        (7, 1, "x.internal.", &["10.0.1.1"][..]),
+        (8, 1, "y.internal.", &["10.0.1.2"][..]),
+    ];
+    world.serves("_http._tcp.spare.internal", &spare);
+    // The tiers of the pool, each in parentheses.
+    let check = |world: &mut World, records: &[(u16, u16, &str, &[&str])], tiers: &str| {
+        world.serves("_http._tcp.app.internal", records);
+        world.accepts(SERVICE);
+        let pool = world.pool("app");
+        let shown = pool.members.chunk_by(|a, b| a.tier() == b.tier());
+        let shown = shown.map(|tier| {
+            let members = tier.iter().map(|member| {
+                let label = member.endpoint.label.trim_end_matches(":8080");
+                format!("{}*{}", label.trim_start_matches("10.0."), member.weight)
+            });
+            format!("({})", members.collect::<Vec<_>>().join(" "))
+        });
+        let behind = " (0.8*1) (1.1*1) (1.2*1)";
+        assert_eq!(
+            shown.collect::<Vec<_>>().join(" "),
+            format!("{tiers}{behind}")
+        );
+    };
+    let two = [
+        (10, 3, "a.internal.", &["10.0.0.1"][..]),
+        (10, 0, "b.internal.", &["10.0.0.2", "10.0.0.3"][..]),
+    ];
+    let backup = (20, 5, "c.internal.", &["10.0.0.4"][..]);
+    let all = [two[0], two[1], backup];
+    check(&mut world, &all, "(0.1*3 0.2*1 0.3*1 0.9*1) (0.4*5)");
+    let (kept, first) = (
+        world.endpoint("app", "10.0.0.9:8080"),
+        world.endpoint("app", "10.0.0.4:8080"),
+    );
+    check(&mut world, &[backup], "(0.4*5 0.9*1)");
+    assert_eq!(world.endpoint("app", "10.0.0.4:8080").id, first.id);
+    let lost = (10, 3, "a.internal.", &[][..]);
+    check(&mut world, &[lost, backup], "(0.9*1) (0.4*5)");
+    let shared = (10, 2, "a.internal.", &["10.0.0.9"][..]);
+    check(&mut world, &[shared], "(0.9*3)");
+    assert_eq!(world.endpoint("app", "10.0.0.9:8080").id, kept.id);
+    check(&mut world, &[], "(0.9*1)");
+}
+
+#[test]
+fn a_service_makes_so_many_tiers_and_no_more() {
+    const SERVICE: &str = "
+listeners: [ { address: 127.0.0.1:80 } ]
+routes: [ { pool: app } ]
+pools: { app: { endpoints: [ 'srv:_http._tcp.app.internal' ] } }
+";
+    let mut world = World::new();
+    let hosts: Vec<_> = (0..200).map(|last| format!("10.0.0.{last}")).collect();
+    let hosts: Vec<_> = hosts.iter().map(|host| [host.as_str()]).collect();
+    let records = (0..)
+        .zip(&hosts)
+        .map(|(at, host)| (at * 300, 1, "a.internal.", &host[..]));
+    world.serves("_http._tcp.app.internal", &records.collect::<Vec<_>>());
+    world.accepts(SERVICE);
+    let pool = world.pool("app");
+    let tiers = pool.members.chunk_by(|a, b| a.tier() == b.tier());
+    let sizes: Vec<_> = tiers.map(<[_]>::len).collect();
+    assert_eq!(sizes, [&[1; 15][..], &[185]].concat());
+}
+
+#[test]
+fn a_name_that_is_one_endpoint_stays_it_wherever_it_leads() {
+    const ONE: &str = "
+listeners: [ { address: 127.0.0.1:80 } ]
+routes: [ { pool: app } ]
+pools:
+  app:
+    addresses: one
+    endpoints: [ app.internal:80, 'srv:_http._tcp.app.internal', 'none.internal:80' ]
+";
+    let mut world = World::new();
+    world.resolves("app.internal", &["10.0.0.1", "fd00::1"]);
+    world.serves(
+        "_http._tcp.app.internal",
+        &[(0, 4, "b.internal.", &["10.0.0.2"])],
+    );
+    world.accepts(ONE);
+    assert_eq!(world.members("app"), "app.internal:80*1 b.internal:8080*4");
+    let (pool, endpoint) = (world.pool("app"), world.endpoint("app", "app.internal:80"));
+    let dials = pool.dials(&endpoint);
+    let dials: Vec<_> = dials.iter().map(ToString::to_string).collect();
+    assert_eq!(dials, ["[fd00::1]:80", "10.0.0.1:80"]);
+    world.accepts(ONE);
+    assert!(Arc::ptr_eq(&world.pool("app"), &pool));
+
+    world.resolves("app.internal", &["10.0.0.3"]);
+    world.accepts(ONE);
+    assert_eq!(world.endpoint("app", "app.internal:80").id, endpoint.id);
+    let dials = world.pool("app").dials(&endpoint);
+    assert_eq!(dials.as_slice(), ["10.0.0.3:80".parse().unwrap()]);
+    assert!(pool.dials(&endpoint).len() == 2);
 }
 
 const TLS: &str = "

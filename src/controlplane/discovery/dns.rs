@@ -1,22 +1,22 @@
-//! The names of the config, resolved in the background by the system's resolver.
+//! The names of the config, looked up in the background.
 //!
-//! The loop asks for the names of a config before it compiles it and waits a moment for the answers; from then on
-//! they are looked up again every 30 seconds, and the loop hears of it when an answer changed. A name that fails
-//! keeps its last answer, and its trouble is logged when it begins and when it ends.
+//! The loop tells what it needs to know before it compiles a config, and waits a moment for the answers. From then on
+//! each is asked for again when its TTL has passed, and the loop hears of it when one changed. What a failure does to
+//! what is known is decided in `state`, and how a name is looked up in `resolver`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{self, JoinError, JoinSet};
+use tokio::time::{self, Instant};
 
-use crate::controlplane::reload::{Answers, Event, Wanted};
-
-/// The time between two looks at a name.
-pub const REFRESH: Duration = Duration::from_secs(30);
+use super::resolver::System;
+use super::state::{Known, Outcome, State};
+use crate::controlplane::reload::{Answer, Answers, Event, Question, Record, Wanted};
 
 /// How long one lookup may take.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,176 +24,329 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the loop is kept waiting for names it has not asked for before; what answers later is an event.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Lookups at a time: each one holds a thread of the resolver.
+/// Lookups at a time.
 const LOOKUP_LIMIT: usize = 16;
+
+/// How long a change waits for others while lookups are under way, so that they become one.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// The servers that are asked; none: those of the system.
+type Servers = Arc<[SocketAddr]>;
 
 /// Resolves what the loop wants, until either end of the two channels is gone.
 pub async fn run(wanted: mpsc::Receiver<Wanted>, events: mpsc::Sender<Event>) {
-    let lookup = async |name: String| {
-        let found = tokio::net::lookup_host((name, 0)).await?;
-        Ok(found.map(|address| address.ip()).collect())
+    let system = Rc::new(System::new());
+    let lookup = move |question: Question, servers: Servers| {
+        let system = Rc::clone(&system);
+        async move { system.look_up(&question, &servers).await }
     };
-    Resolver {
-        names: BTreeMap::new(),
-        told: Answers::new(),
-        lookup,
-        refresh: REFRESH,
-    }
-    .run(wanted, events)
-    .await;
+    Names::new(lookup).run(wanted, events).await;
 }
 
-struct Resolver<L> {
-    names: BTreeMap<String, State>,
+struct Names<L> {
+    /// What the loop asked for.
+    asked: BTreeSet<Question>,
+    servers: Servers,
+    /// Those, and the hosts of services.
+    states: BTreeMap<Question, State>,
+    lookup: L,
+    running: JoinSet<Outcome>,
+    under_way: HashMap<task::Id, Question>,
+    /// The loop, if it waits.
+    caller: Option<Caller>,
     /// What the loop knows.
     told: Answers,
-    lookup: L,
-    refresh: Duration,
+    /// When it is told of what has changed since.
+    tell_at: Option<Instant>,
 }
 
-/// What is known of a name.
-#[derive(Debug, Default)]
-struct State {
-    /// The last good answer, sorted.
-    answer: Option<Vec<IpAddr>>,
-    /// Whether the last lookup failed; `None` before the first.
-    is_failing: Option<bool>,
+/// The loop while it waits for an answer.
+struct Caller {
+    reply: oneshot::Sender<Answers>,
+    deadline: Instant,
 }
 
-impl<L> Resolver<L>
+impl<L> Names<L>
 where
-    L: AsyncFn(String) -> io::Result<Vec<IpAddr>> + Clone + 'static,
+    L: AsyncFn(Question, Servers) -> Outcome + Clone + 'static,
 {
+    fn new(lookup: L) -> Self {
+        Self {
+            asked: BTreeSet::new(),
+            servers: Arc::new([]),
+            states: BTreeMap::new(),
+            lookup,
+            running: JoinSet::new(),
+            under_way: HashMap::new(),
+            caller: None,
+            told: Answers::new(),
+            tell_at: None,
+        }
+    }
+
     async fn run(mut self, mut wanted: mpsc::Receiver<Wanted>, events: mpsc::Sender<Event>) {
         loop {
+            self.begin(Instant::now());
+            if let Some(answers) = self.news(Instant::now())
+                && events.send(Event::Resolved(answers)).await.is_err()
+            {
+                return;
+            }
+            let next = self.next_moment();
             tokio::select! {
                 asked = wanted.recv() => match asked {
-                    Some(asked) => {
-                        let is_complete = self.want(asked).await;
-                        if is_complete {
-                            continue;
-                        }
-                    }
+                    Some(asked) => self.want(asked, Instant::now()),
                     None => return,
                 },
-                () = time::sleep(self.refresh), if !self.names.is_empty() => {}
-            }
-            let all = self.names.keys().cloned().collect();
-            self.look_up(all, LOOKUP_TIMEOUT).await;
-            let answers = self.answers();
-            if answers == self.told {
-                continue;
-            }
-            self.told.clone_from(&answers);
-            if events.send(Event::Resolved(answers)).await.is_err() {
-                return;
+                Some(ended) = self.running.join_next_with_id() => self.take(ended, Instant::now()),
+                () = until(next) => {}
             }
         }
     }
 
-    /// Takes over the names of a config and answers with what is known of them after a moment. Says whether every
-    /// lookup came to an end in it.
-    async fn want(&mut self, asked: Wanted) -> bool {
-        self.names.retain(|name, _| asked.names.contains(name));
-        for name in asked.names {
-            self.names.entry(name).or_default();
+    /// Takes over the questions of a config; what is known of them is told after a moment.
+    fn want(&mut self, asked: Wanted, now: Instant) {
+        let Wanted {
+            questions,
+            resolvers,
+            reply,
+        } = asked;
+        if *self.servers != *resolvers {
+            self.servers = resolvers.into();
+            // Others may know better.
+            self.running = JoinSet::new();
+            self.under_way.clear();
+            for state in self.states.values_mut() {
+                state.is_asked = false;
+                state.due = now;
+            }
         }
-        let fresh: BTreeSet<_> = self
-            .names
-            .iter()
-            .filter(|(_, state)| state.is_failing.is_none())
-            .map(|(name, _)| name.clone())
+        self.asked = questions;
+        self.settle_hosts(now);
+        self.caller = Some(Caller {
+            reply,
+            deadline: now + FIRST_ANSWER_TIMEOUT,
+        });
+    }
+
+    /// Has states of what was asked for, and of the hosts of services, and no others.
+    fn settle_hosts(&mut self, now: Instant) {
+        let mut needed = self.asked.clone();
+        for question in &self.asked {
+            if let Some(Known::Records(records)) = self.known(question) {
+                let hosts = records.iter().map(|record| record.host.clone());
+                needed.extend(hosts.map(Question::Host));
+            }
+        }
+        self.states.retain(|question, _| needed.contains(question));
+        for question in needed {
+            self.states
+                .entry(question)
+                .or_insert_with(|| State::new(now));
+        }
+    }
+
+    fn known(&self, question: &Question) -> Option<&Known> {
+        self.states.get(question)?.known.as_ref()
+    }
+
+    /// Begins the lookups that are due, those that have waited longest first.
+    fn begin(&mut self, now: Instant) {
+        let room = LOOKUP_LIMIT.saturating_sub(self.running.len());
+        let mut due: Vec<_> = self.waiting().filter(|(due, _)| *due <= now).collect();
+        due.sort_unstable();
+        let due: Vec<_> = due
+            .into_iter()
+            .take(room)
+            .map(|(_, of)| of.clone())
             .collect();
-        let is_complete = self.look_up(fresh, FIRST_ANSWER_TIMEOUT).await;
-        let answers = self.answers();
-        if asked.reply.send(answers.clone()).is_ok() {
-            self.told = answers;
+        for question in due {
+            let lookup = self.lookup.clone();
+            let (asked, servers) = (question.clone(), Arc::clone(&self.servers));
+            let begun = self.running.spawn_local(async move {
+                let found = time::timeout(LOOKUP_TIMEOUT, lookup(asked, servers)).await;
+                found.unwrap_or_else(|_| Outcome::Failed("no answer in time".to_owned()))
+            });
+            self.under_way.insert(begun.id(), question);
         }
-        is_complete
+    }
+
+    /// What is not being looked up, and when it is due.
+    fn waiting(&self) -> impl Iterator<Item = (Instant, &Question)> {
+        let is_waiting = |question| !self.under_way.values().any(|other| other == question);
+        let states = self.states.iter();
+        states
+            .filter(move |(question, _)| is_waiting(*question))
+            .map(|(question, state)| (state.due, question))
+    }
+
+    /// Takes in the end of a lookup.
+    fn take(&mut self, ended: Result<(task::Id, Outcome), JoinError>, now: Instant) {
+        let (id, outcome) = match ended {
+            Ok(ended) => ended,
+            Err(error) => (
+                error.id(),
+                Outcome::Failed("the lookup broke off".to_owned()),
+            ),
+        };
+        let Some(question) = self.under_way.remove(&id) else {
+            return;
+        };
+        // It may have left the config meanwhile.
+        let Some(state) = self.states.get_mut(&question) else {
+            return;
+        };
+        let before = state.known.clone();
+        state.take(&question, outcome, now);
+        if state.known == before {
+            return;
+        }
+        if let Question::Service(_) = question {
+            self.settle_hosts(now);
+        }
+        self.tell_at.get_or_insert(now + SETTLE);
+    }
+
+    /// Answers the loop if it waits; else what it must be told of, if there is something.
+    fn news(&mut self, now: Instant) -> Option<Answers> {
+        let is_complete = self.states.values().all(|state| state.is_asked);
+        if let Some(caller) = self.caller.take() {
+            if !is_complete && now < caller.deadline {
+                self.caller = Some(caller);
+                return None;
+            }
+            let answers = self.answers();
+            // A loop that has lost patience is told by an event.
+            self.tell_at = match caller.reply.send(answers.clone()) {
+                Ok(()) => {
+                    self.told = answers;
+                    None
+                }
+                Err(_) => Some(now),
+            };
+            return None;
+        }
+        if self.tell_at? > now && !self.running.is_empty() {
+            return None;
+        }
+        self.tell_at = None;
+        let answers = self.answers();
+        if answers == self.told {
+            return None;
+        }
+        self.told.clone_from(&answers);
+        Some(answers)
+    }
+
+    fn next_moment(&self) -> Option<Instant> {
+        let has_room = self.running.len() < LOOKUP_LIMIT;
+        let due = has_room.then(|| self.waiting().map(|(due, _)| due).min());
+        let told = match &self.caller {
+            Some(caller) => Some(caller.deadline),
+            None => self.tell_at,
+        };
+        due.flatten().into_iter().chain(told).min()
     }
 
     fn answers(&self) -> Answers {
-        self.names
-            .iter()
-            .filter_map(|(name, state)| Some((name.clone(), state.answer.clone()?)))
-            .collect()
+        let answers = self.asked.iter().filter_map(|question| {
+            let answer = match (question, self.known(question)) {
+                (_, Some(Known::Addresses { v4, v6 })) => Answer::Addresses(joined(v4, v6)),
+                (_, Some(Known::Records(records))) => {
+                    let records = records.iter().map(|record| Record {
+                        priority: record.priority,
+                        weight: record.weight,
+                        host: record.host.clone(),
+                        port: record.port,
+                        addresses: self.addresses(&record.host),
+                    });
+                    Answer::Records(records.collect())
+                }
+                (_, None) if !self.states.get(question)?.is_gone => return None,
+                (Question::Host(_), None) => Answer::Addresses(Vec::new()),
+                (Question::Service(_), None) => Answer::Records(Vec::new()),
+            };
+            Some((question.clone(), answer))
+        });
+        answers.collect()
     }
 
-    /// Looks up `names`, a few at a time. Says whether all of them came to an end.
-    async fn look_up(&mut self, names: BTreeSet<String>, timeout: Duration) -> bool {
-        let deadline = time::Instant::now() + timeout;
-        let mut waiting = names.into_iter();
-        let mut running = JoinSet::new();
-        let mut is_complete = true;
-        loop {
-            while running.len() < LOOKUP_LIMIT
-                && let Some(name) = waiting.next()
-            {
-                let lookup = self.lookup.clone();
-                running.spawn_local(async move {
-                    let found = time::timeout_at(deadline, lookup(name.clone())).await;
-                    (name, found)
-                });
-            }
-            let Some(ended) = running.join_next().await else {
-                return is_complete;
-            };
-            // A lookup that panicked has said nothing about its name.
-            let Ok((name, found)) = ended else { continue };
-            let found = match found {
-                Ok(found) => found,
-                Err(_) => {
-                    is_complete = false;
-                    Err(io::ErrorKind::TimedOut.into())
-                }
-            };
-            if let Some(state) = self.names.get_mut(&name) {
-                state.take(&name, found);
-            }
+    fn addresses(&self, host: &str) -> Vec<IpAddr> {
+        match self.known(&Question::Host(host.to_owned())) {
+            Some(Known::Addresses { v4, v6 }) => joined(v4, v6),
+            Some(Known::Records(_)) | None => Vec::new(),
         }
     }
 }
 
-impl State {
-    /// Takes in the end of a lookup; says so when it is the other way round than the one before.
-    fn take(&mut self, name: &str, found: io::Result<Vec<IpAddr>>) {
-        let found = found.and_then(|found| match found.is_empty() {
-            true => Err(io::Error::new(io::ErrorKind::NotFound, "no address")),
-            false => Ok(found),
-        });
-        let was_failing = self.is_failing == Some(true);
-        match found {
-            Ok(mut found) => {
-                found.sort_unstable();
-                found.dedup();
-                if was_failing {
-                    tracing::info!(name, "the name resolves again");
-                }
-                self.is_failing = Some(false);
-                self.answer = Some(found);
-            }
-            Err(error) => {
-                if !was_failing {
-                    let keeps = self.answer.as_ref().map_or(0, Vec::len);
-                    tracing::warn!(name, %error, keeps, "the name does not resolve");
-                }
-                self.is_failing = Some(true);
-            }
-        }
+fn joined(v4: &[IpAddr], v6: &[IpAddr]) -> Vec<IpAddr> {
+    [v4, v6].concat()
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-    use std::rc::Rc;
 
-    use tokio::sync::oneshot;
     use tokio::task::LocalSet;
 
+    use super::super::state::{Data, HOLD, RETRY, ServiceRecord};
     use super::*;
 
-    type Script = Rc<RefCell<BTreeMap<String, Result<Vec<IpAddr>, io::ErrorKind>>>>;
+    /// What is answered to whom, and how often it was asked for.
+    #[derive(Clone, Default)]
+    struct Script(Rc<RefCell<BTreeMap<Question, (Outcome, usize)>>>);
+
+    impl Script {
+        fn says(&self, question: Question, outcome: Outcome) {
+            self.0.borrow_mut().insert(question, (outcome, 0));
+        }
+
+        fn has(&self, name: &str, lasts: &[u8], ttl: u64) {
+            let v4 = lasts.iter().map(|&last| [10, 0, 0, last].into()).collect();
+            let data = Data::Addresses {
+                v4: Some(v4),
+                v6: Some(Vec::new()),
+            };
+            self.says(host(name), Outcome::Found(data, Duration::from_secs(ttl)));
+        }
+
+        fn fails(&self, name: &str) {
+            self.says(host(name), Outcome::Failed("no answer".to_owned()));
+        }
+
+        /// A service of records with priority, host and weight.
+        fn serves(&self, name: &str, records: &[(u16, &str, u16)]) {
+            let records = records
+                .iter()
+                .map(|&(priority, host, weight)| ServiceRecord {
+                    priority,
+                    host: host.to_owned(),
+                    port: 80,
+                    weight,
+                });
+            let data = Data::Records(records.collect());
+            let question = Question::Service(name.to_owned());
+            self.says(question, Outcome::Found(data, Duration::from_secs(30)));
+        }
+
+        fn asked(&self, name: &str) -> usize {
+            self.0
+                .borrow()
+                .get(&host(name))
+                .map_or(0, |(_, count)| *count)
+        }
+    }
+
+    fn host(name: &str) -> Question {
+        Question::Host(name.to_owned())
+    }
 
     /// Runs `test` beside a resolver that answers from a script; time is paused and moves by itself.
     fn check<F: Future>(
@@ -207,113 +360,225 @@ mod tests {
         let script = Script::default();
         let (asker, wanted) = mpsc::channel(1);
         let (events, told) = mpsc::channel(8);
-        let answers = Rc::clone(&script);
-        let lookup = async move |name: String| {
-            if name.starts_with("slow") {
-                time::sleep(Duration::from_secs(3)).await;
+        let answers = script.clone();
+        let lookup = move |question: Question, servers: Servers| {
+            let answers = answers.clone();
+            async move {
+                if matches!(&question, Question::Host(name) if name.starts_with("slow")) {
+                    time::sleep(Duration::from_secs(3)).await;
+                }
+                // A server of the config knows nothing but itself.
+                if !servers.is_empty() {
+                    let v4 = servers.iter().map(SocketAddr::ip).collect();
+                    let data = Data::Addresses {
+                        v4: Some(v4),
+                        v6: None,
+                    };
+                    return Outcome::Found(data, Duration::from_secs(30));
+                }
+                let mut answers = answers.0.borrow_mut();
+                let Some((outcome, count)) = answers.get_mut(&question) else {
+                    return Outcome::NotThere;
+                };
+                *count += 1;
+                outcome.clone()
             }
-            let answer = answers.borrow().get(&name).cloned();
-            answer
-                .unwrap_or(Err(io::ErrorKind::NotFound))
-                .map_err(io::Error::from)
-        };
-        let lookup = Rc::new(lookup);
-        let lookup = move |name| {
-            let lookup = Rc::clone(&lookup);
-            async move { lookup(name).await }
-        };
-        let resolver = Resolver {
-            names: BTreeMap::new(),
-            told: Answers::new(),
-            lookup,
-            refresh: REFRESH,
         };
         LocalSet::new().block_on(&runtime, async {
             tokio::select! {
-                () = resolver.run(wanted, events) => {}
+                () = Names::new(lookup).run(wanted, events) => {}
                 _ = test(script, asker, told) => {}
             }
         });
     }
 
-    async fn ask(asker: &mpsc::Sender<Wanted>, names: &[&str]) -> Answers {
+    async fn ask_of(
+        asker: &mpsc::Sender<Wanted>,
+        questions: &[Question],
+        resolvers: &[&str],
+    ) -> Answers {
         let (reply, answer) = oneshot::channel();
-        let names = names.iter().map(|&name| name.to_owned()).collect();
-        asker.send(Wanted { names, reply }).await.unwrap();
+        let wanted = Wanted {
+            questions: questions.iter().cloned().collect(),
+            resolvers: resolvers.iter().map(|text| text.parse().unwrap()).collect(),
+            reply,
+        };
+        asker.send(wanted).await.unwrap();
         answer.await.unwrap()
     }
 
-    fn says(script: &Script, name: &str, answer: Result<&[u8], io::ErrorKind>) {
-        let answer = answer.map(|last| last.iter().map(|&last| [10, 0, 0, last].into()).collect());
-        script.borrow_mut().insert(name.to_owned(), answer);
+    async fn ask(asker: &mpsc::Sender<Wanted>, names: &[&str]) -> Answers {
+        let questions: Vec<_> = names.iter().map(|name| host(name)).collect();
+        ask_of(asker, &questions, &[]).await
     }
 
+    async fn event(told: &mut mpsc::Receiver<Event>) -> Answers {
+        match told.recv().await {
+            Some(Event::Resolved(answers)) => answers,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
     fn addresses(answers: &Answers, name: &str) -> Vec<String> {
-        answers
-            .get(name)
-            .into_iter()
-            .flatten()
-            .map(ToString::to_string)
-            .collect()
+        match answers.get(&host(name)) {
+            Some(Answer::Addresses(found)) => found.iter().map(ToString::to_string).collect(),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+
+    /// How long it takes until the loop is told of something, in seconds.
+    async fn wait(told: &mut mpsc::Receiver<Event>) -> u64 {
+        let begun = Instant::now();
+        event(told).await;
+        begun.elapsed().as_secs()
     }
 
     #[test]
     fn the_loop_is_answered_at_once_and_told_of_changes_only() {
         check(async |script, asker, mut told| {
-            says(&script, "app", Ok(&[2, 1]));
+            script.has("app", &[1, 2], 30);
             let answers = ask(&asker, &["app", "nowhere"]).await;
             assert_eq!(addresses(&answers, "app"), ["10.0.0.1", "10.0.0.2"]);
-            assert!(!answers.contains_key("nowhere"));
+            assert!(!answers.contains_key(&host("nowhere")));
 
-            says(&script, "app", Ok(&[1, 2]));
-            let quiet = time::timeout(REFRESH * 3, told.recv()).await;
-            assert!(quiet.is_err(), "an order is no change: {quiet:?}");
+            let quiet = time::timeout(Duration::from_secs(100), told.recv()).await;
+            assert!(quiet.is_err(), "{quiet:?}");
+            assert_eq!(script.asked("app"), 4);
 
-            says(&script, "app", Ok(&[3]));
-            let Some(Event::Resolved(answers)) = told.recv().await else {
-                panic!("no event")
-            };
-            assert_eq!(addresses(&answers, "app"), ["10.0.0.3"]);
+            script.has("app", &[3], 30);
+            assert_eq!(addresses(&event(&mut told).await, "app"), ["10.0.0.3"]);
+        });
+    }
+
+    #[test]
+    fn a_change_is_found_when_the_ttl_has_passed() {
+        check(async |script, asker, mut told| {
+            for (ttl, seconds) in [(0, 1), (7, 7), (86_400, 300)] {
+                let name = format!("app{ttl}");
+                script.has(&name, &[1], ttl);
+                ask(&asker, &[&name]).await;
+                script.has(&name, &[2], ttl);
+                assert_eq!(wait(&mut told).await, seconds, "TTL {ttl}");
+            }
         });
     }
 
     #[test]
     fn a_name_that_fails_keeps_its_last_answer() {
         check(async |script, asker, mut told| {
-            says(&script, "app", Ok(&[1]));
+            script.has("app", &[1], 30);
             ask(&asker, &["app"]).await;
-            for failure in [Err(io::ErrorKind::TimedOut), Ok(&[][..])] {
-                says(&script, "app", failure);
-                let quiet = time::timeout(REFRESH * 3, told.recv()).await;
-                assert!(quiet.is_err(), "{quiet:?}");
-            }
+            script.fails("app");
+            let quiet = time::timeout(Duration::from_secs(3600), told.recv()).await;
+            assert!(quiet.is_err(), "{quiet:?}");
             assert_eq!(addresses(&ask(&asker, &["app"]).await, "app"), ["10.0.0.1"]);
+            script.has("app", &[2], 30);
+            assert!(wait(&mut told).await <= RETRY.as_secs());
+        });
+    }
+
+    #[test]
+    fn a_name_that_is_gone_loses_its_endpoints_after_the_hold() {
+        check(async |script, asker, mut told| {
+            script.has("app", &[1], 1);
+            ask(&asker, &["app"]).await;
+            script.says(host("app"), Outcome::NotThere);
+            let begun = Instant::now();
+            assert!(addresses(&event(&mut told).await, "app").is_empty());
+            let took = begun.elapsed();
+            assert!(took >= HOLD && took <= HOLD + 2 * RETRY, "{took:?}");
         });
     }
 
     #[test]
     fn a_slow_name_does_not_hold_up_the_loop_and_comes_as_an_event() {
         check(async |script, asker, mut told| {
-            says(&script, "slow", Ok(&[1]));
-            let begun = time::Instant::now();
-            assert!(ask(&asker, &["slow"]).await.is_empty());
+            script.has("slow", &[1], 30);
+            script.has("app", &[2], 30);
+            let begun = Instant::now();
+            let answers = ask(&asker, &["slow", "app"]).await;
             assert!(begun.elapsed() < Duration::from_millis(2100));
-            let Some(Event::Resolved(answers)) = told.recv().await else {
-                panic!("no event")
-            };
+            assert_eq!(addresses(&answers, "app"), ["10.0.0.2"]);
+            let answers = event(&mut told).await;
             assert_eq!(addresses(&answers, "slow"), ["10.0.0.1"]);
-            assert!(begun.elapsed() < Duration::from_secs(6));
+            assert!(begun.elapsed() < Duration::from_secs(4));
+        });
+    }
+
+    #[test]
+    fn changes_of_one_moment_are_one_change() {
+        check(async |script, asker, mut told| {
+            let names: Vec<_> = (0..40).map(|number| format!("app{number}")).collect();
+            let names: Vec<_> = names.iter().map(String::as_str).collect();
+            for name in &names {
+                script.has(name, &[1], 30);
+            }
+            ask(&asker, &names).await;
+            for name in &names {
+                script.has(name, &[2], 30);
+            }
+            let answers = event(&mut told).await;
+            for name in &names {
+                assert_eq!(addresses(&answers, name), ["10.0.0.2"]);
+            }
         });
     }
 
     #[test]
     fn a_name_that_left_the_config_is_forgotten() {
         check(async |script, asker, _told| {
-            says(&script, "app", Ok(&[1]));
+            script.has("app", &[1], 30);
             ask(&asker, &["app"]).await;
             ask(&asker, &[]).await;
-            says(&script, "app", Ok(&[2]));
+            script.has("app", &[2], 30);
             assert_eq!(addresses(&ask(&asker, &["app"]).await, "app"), ["10.0.0.2"]);
+        });
+    }
+
+    #[test]
+    fn other_servers_are_asked_at_once() {
+        check(async |script, asker, _told| {
+            script.has("app", &[1], 30);
+            ask(&asker, &["app"]).await;
+            let answers = ask_of(&asker, &[host("app")], &["10.9.9.9:53"]).await;
+            assert_eq!(addresses(&answers, "app"), ["10.9.9.9"]);
+        });
+    }
+
+    #[test]
+    fn a_service_is_its_records_with_the_addresses_of_their_hosts() {
+        check(async |script, asker, mut told| {
+            let service = Question::Service("_http._tcp.app".to_owned());
+            let shown = |answers: &Answers| match answers.get(&service) {
+                Some(Answer::Records(records)) => {
+                    let records = records.iter().map(|record| {
+                        let Record {
+                            priority,
+                            weight,
+                            host,
+                            addresses,
+                            ..
+                        } = record;
+                        format!("{priority} {weight} {host} {addresses:?}")
+                    });
+                    records.collect::<Vec<_>>()
+                }
+                other => panic!("{other:?}"),
+            };
+            script.serves("_http._tcp.app", &[(1, "a.", 10), (2, "b.", 20)]);
+            script.has("a.", &[1], 30);
+            let answers = ask_of(&asker, std::slice::from_ref(&service), &[]).await;
+            assert_eq!(shown(&answers), ["1 10 a. [10.0.0.1]", "2 20 b. []"]);
+
+            // A host is asked for by itself, by its own TTL.
+            script.has("b.", &[2], 30);
+            assert_eq!(shown(&event(&mut told).await)[1], "2 20 b. [10.0.0.2]");
+
+            // A host that joins is asked for before it is told.
+            script.serves("_http._tcp.app", &[(1, "c.", 10)]);
+            script.has("c.", &[3], 30);
+            assert_eq!(shown(&event(&mut told).await), ["1 10 c. [10.0.0.3]"]);
         });
     }
 }

@@ -4,3 +4,5 @@
 //! fails keeps its last answer.
 
 pub mod dns;
+mod resolver;
+mod state;

@@ -11,6 +11,7 @@ use crate::config::error::ConfigError;
 use crate::config::listener::Certificate;
 use crate::config::pool::Pool;
 use crate::config::route::Route;
+use crate::controlplane::compile::answers::Question;
 use crate::controlplane::compile::{self, Compiler, Outside, Previous};
 use crate::dataplane::snapshot::Snapshot;
 
@@ -64,9 +65,9 @@ impl InForce {
         })
     }
 
-    /// Every name that its pools need resolved.
-    pub fn names(&self) -> BTreeSet<String> {
-        compile::names_of(self.pools())
+    /// Everything that DNS must be asked for its pools.
+    pub fn questions(&self) -> BTreeSet<Question> {
+        compile::questions_of(self.pools())
     }
 
     /// What need not be read again.

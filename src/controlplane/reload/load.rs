@@ -18,6 +18,7 @@ use crate::config::parse;
 use crate::config::route::Match;
 use crate::config::site::{self, Site};
 use crate::controlplane::compile;
+use crate::controlplane::compile::answers::Question;
 use crate::controlplane::reload::files::{self, Files, Found, Print};
 use crate::controlplane::reload::watch::Watched;
 
@@ -99,14 +100,14 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Every name that pools need resolved.
-    pub fn names(&self) -> BTreeSet<String> {
+    /// Everything that DNS must be asked for pools.
+    pub fn questions(&self) -> BTreeSet<Question> {
         let sites = self
             .sites
             .iter()
             .filter_map(|site| site.content.as_ref().ok());
         let pools = sites.flat_map(|site| &site.file.site.pools);
-        compile::names_of(self.main.config.pools.iter().chain(pools))
+        compile::questions_of(self.main.config.pools.iter().chain(pools))
     }
 }
 

@@ -20,6 +20,7 @@ pub mod watch;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -46,7 +47,7 @@ use self::prepare::{Next, prepare};
 use self::watch::Watched;
 
 pub use self::prepare::rehearse;
-pub use crate::controlplane::compile::Answers;
+pub use crate::controlplane::compile::answers::{Answer, Answers, Question, Record};
 
 /// How long the loop waits for discovery at most; usually that answers within its own, shorter time.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(8);
@@ -61,7 +62,7 @@ pub enum Event {
     FilesChanged,
     /// Somebody wants a reload: SIGHUP, or a caller in the process.
     Hangup,
-    /// Names have other addresses now; these are the answers for all of them.
+    /// DNS says something else now; these are the answers to all questions.
     Resolved(Answers),
     /// The access log's file was moved away.
     Reopen,
@@ -78,12 +79,14 @@ pub enum Event {
     Stop,
 }
 
-/// A request to discovery: from now on these names matter.
+/// A request to discovery: from now on these questions matter.
 #[derive(Debug)]
 pub struct Wanted {
-    /// The names.
-    pub names: BTreeSet<String>,
-    /// Takes what is known of them after a moment.
+    /// The questions.
+    pub questions: BTreeSet<Question>,
+    /// The servers to ask; none: those of the system.
+    pub resolvers: Vec<SocketAddr>,
+    /// Takes what is known after a moment.
     pub reply: oneshot::Sender<Answers>,
 }
 
@@ -250,7 +253,9 @@ impl Reload {
         let attempt = load::load(&setup.config, &setup.environment, &Known::default());
         let loaded = attempt.result.map_err(StartError::Config)?;
         let worker_count = worker_count(&loaded.main.config);
-        let answers = resolve(&setup.wanted, loaded.names(), &Answers::new()).await;
+        let (questions, none) = (loaded.questions(), Answers::new());
+        let resolvers = &loaded.main.config.resolvers;
+        let answers = resolve(&setup.wanted, questions, resolvers, &none).await;
         let mut estate = std::mem::take(&mut setup.estate);
         let next = prepare(
             loaded,
@@ -391,9 +396,11 @@ impl Reload {
             }
             Ok(Ready::Other(next)) => Verdict::Changed(Box::new(self.put_in_force(*next))),
             Err(errors) => {
-                // Discovery goes back to the names in force.
-                let names = self.in_force.names();
-                let answers = resolve(&self.setup.wanted, names, &self.answers).await;
+                // Discovery goes back to the questions in force.
+                let questions = self.in_force.questions();
+                let resolvers = &self.in_force.config().resolvers;
+                let wanted = &self.setup.wanted;
+                let answers = resolve(wanted, questions, resolvers, &self.answers).await;
                 self.take_answers(answers);
                 Verdict::Rejected(errors.iter().map(ToString::to_string).collect())
             }
@@ -432,9 +439,10 @@ impl Reload {
             return Ok(Ready::Nothing);
         }
         // A site that is refused goes on with the names that it has.
-        let mut names = loaded.names();
-        names.extend(self.in_force.names());
-        let answers = resolve(&self.setup.wanted, names, &self.answers).await;
+        let mut questions = loaded.questions();
+        questions.extend(self.in_force.questions());
+        let resolvers = &loaded.main.config.resolvers;
+        let answers = resolve(&self.setup.wanted, questions, resolvers, &self.answers).await;
         let current = self.writer.current();
         let before = Some((&self.in_force, &*current));
         let next = prepare(
@@ -470,7 +478,7 @@ impl Reload {
 
     fn take_answers(&mut self, answers: Answers) {
         let begun = clock::now();
-        let answers = merge(self.in_force.names(), &self.answers, answers);
+        let answers = merge(self.in_force.questions(), &self.answers, answers);
         if answers == self.answers {
             return;
         }
@@ -534,16 +542,18 @@ fn worker_count(config: &Config) -> usize {
     config.workers.map_or_else(cores, usize::from)
 }
 
-/// Tells discovery which names matter, and returns what is known of them after a moment. If it is too busy to
+/// Tells discovery which questions matter, and returns what is known of them after a moment. If it is too busy to
 /// answer that is what was known before; the rest comes as an event then.
 async fn resolve(
     wanted: &mpsc::Sender<Wanted>,
-    names: BTreeSet<String>,
+    questions: BTreeSet<Question>,
+    resolvers: &[SocketAddr],
     known: &Answers,
 ) -> Answers {
     let (reply, answers) = oneshot::channel();
     let wish = Wanted {
-        names: names.clone(),
+        questions: questions.clone(),
+        resolvers: resolvers.to_vec(),
         reply,
     };
     let ask = async {
@@ -551,17 +561,17 @@ async fn resolve(
         answers.await.ok()
     };
     let answers = time::timeout(RESOLVE_TIMEOUT, ask).await;
-    merge(names, known, answers.ok().flatten().unwrap_or_default())
+    merge(questions, known, answers.ok().flatten().unwrap_or_default())
 }
 
-/// The answers for `names`: the new one for each, or the last that is known. An event may be older than the config,
+/// The answers to `questions`: the new one to each, or the last that is known. An event may be older than the config,
 /// and know less.
-fn merge(names: BTreeSet<String>, known: &Answers, mut answers: Answers) -> Answers {
-    let merged = names.into_iter().filter_map(|name| {
+fn merge(questions: BTreeSet<Question>, known: &Answers, mut answers: Answers) -> Answers {
+    let merged = questions.into_iter().filter_map(|question| {
         let answer = answers
-            .remove(&name)
-            .or_else(|| known.get(&name).cloned())?;
-        Some((name, answer))
+            .remove(&question)
+            .or_else(|| known.get(&question).cloned())?;
+        Some((question, answer))
     });
     merged.collect()
 }
@@ -572,17 +582,17 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_older_than_the_config_takes_nothing_away() {
-        let names = ["old", "new"].map(str::to_owned).into();
+        let host = |name: &str| Question::Host(name.to_owned());
+        let questions = ["old", "new"].map(host).into();
         let answers = |pairs: &[(&str, u8)]| -> Answers {
-            let pairs = pairs
-                .iter()
-                .map(|&(name, last)| (name, [10, 0, 0, last].into()));
-            pairs
-                .map(|(name, address)| (name.to_owned(), vec![address]))
-                .collect()
+            let pairs = pairs.iter().map(|&(name, last)| {
+                let addresses = vec![[10, 0, 0, last].into()];
+                (host(name), Answer::Addresses(addresses))
+            });
+            pairs.collect()
         };
         let known = answers(&[("old", 1), ("new", 2), ("gone", 3)]);
-        let merged = merge(names, &known, answers(&[("old", 4), ("gone", 5)]));
+        let merged = merge(questions, &known, answers(&[("old", 4), ("gone", 5)]));
         assert_eq!(merged, answers(&[("old", 4), ("new", 2)]));
     }
 }

@@ -259,6 +259,7 @@ impl Changes {
             "trusted_proxies",
             old.trusted_proxies == new.trusted_proxies,
         );
+        compare("resolvers", old.resolvers == new.resolvers);
         compare("limits", old.limits == new.limits);
         compare("timeouts", old.timeouts == new.timeouts);
         compare("drain", old.drain == new.drain);
@@ -360,7 +361,8 @@ impl fmt::Display for Changes {
     }
 }
 
-/// The members of pools that `other` does not have, each by the name of its endpoint, with what makes it the same.
+/// The members of pools that `other` does not have, each by the name of its endpoint, with what makes it the same; and the
+/// addresses of those that are known by name, as `pool/endpoint@address`.
 fn members<'a>(
     of: &'a Snapshot,
     other: &Snapshot,
@@ -369,10 +371,18 @@ fn members<'a>(
     let pools = of.pools.iter();
     let pools = pools.filter(move |pool| !known.contains(&Arc::as_ptr(pool)));
     pools.flat_map(|pool| {
-        pool.members.iter().map(|member| {
+        let members = pool.members.iter().map(|member| {
             let name = format!("{}/{}", pool.name, member.endpoint.label);
             (name, (member.endpoint.id, member.weight))
-        })
+        });
+        let addresses = pool.members.iter().flat_map(|member| {
+            let reach = member.reach.iter();
+            reach.flat_map(|reach| reach.addresses()).map(|address| {
+                let name = format!("{}/{}@{}", pool.name, member.endpoint.label, address.ip());
+                (name, (member.endpoint.id, 0))
+            })
+        });
+        members.chain(addresses)
     })
 }
 

@@ -116,7 +116,6 @@ pub async fn forward(
         repeatable: outbound.is_repeatable(),
         fresh: false,
         upgrade: wish.is_some(),
-        connect_timeout: pool.settings.connect_timeout,
         idle_limit: passage.snapshot.limits.idle_connections,
         header_bytes: passage.snapshot.limits.response_header_bytes,
     };
@@ -133,7 +132,8 @@ pub async fn forward(
     };
     loop {
         let began = begins.take().unwrap_or_else(clock::now);
-        let failure = match attempt(passage, endpoint, &mut outbound, wants, closing).await {
+        let failure = match attempt(passage, (pool, endpoint), &mut outbound, wants, closing).await
+        {
             Ok(answered) => {
                 observe::answer(pool, endpoint, &answered.head);
                 if pool.wants_latency() {
@@ -289,7 +289,7 @@ struct Failed {
 
 async fn attempt(
     passage: Passage<'_>,
-    endpoint: &Arc<Endpoint>,
+    (pool, endpoint): (&Pool, &Arc<Endpoint>),
     outbound: &mut Outbound,
     wants: Wants,
     closing: &mut Closing,
@@ -305,7 +305,11 @@ async fn attempt(
     if wants.upgrade && endpoint.identity.protocol == Protocol::H2 {
         return Err(unsent(Fault::UpgradeUnsupported));
     }
-    let lease = passage.engine.connections.lease(endpoint, wants).await;
+    let lease = passage
+        .engine
+        .connections
+        .lease(endpoint, pool, wants)
+        .await;
     let lease = lease.map_err(unsent)?;
     if lease.connect_time.is_some() {
         closing.record.connect = lease.connect_time;

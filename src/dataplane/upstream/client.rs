@@ -32,6 +32,7 @@ use crate::dataplane::upstream::endpoint::{Endpoint, Protocol};
 use crate::dataplane::upstream::head::AnswerHead;
 use crate::dataplane::upstream::http1::{self, Rest, Wire};
 use crate::dataplane::upstream::http2;
+use crate::dataplane::upstream::pool::Pool;
 
 /// An idle connection older than this is not used again.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
@@ -131,8 +132,6 @@ pub struct Wants {
     pub fresh: bool,
     /// The request asks for an upgrade: HTTP/1.1 on a connection of its own.
     pub upgrade: bool,
-    /// How long dialling may take.
-    pub connect_timeout: Duration,
     /// Idle connections to keep.
     pub idle_limit: usize,
     /// Bytes of the answer's header.
@@ -212,13 +211,18 @@ where
     B: Body<Data = Bytes> + Default + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// A connection to `endpoint`: one of this worker's, one that a neighbour left, or a new one.
+    /// A connection to `endpoint` of `pool`: one of this worker's, one that a neighbour left, or a new one.
     ///
     /// Dropping the future closes what it was dialling.
     ///
     /// # Errors
     /// The fault of [`connect::dial`].
-    pub async fn lease(&self, endpoint: &Arc<Endpoint>, wants: Wants) -> Result<Lease<B>, Fault> {
+    pub async fn lease(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        pool: &Pool,
+        wants: Wants,
+    ) -> Result<Lease<B>, Fault> {
         let shelf = self.shelf(endpoint);
         if !wants.fresh {
             if let Some(lease) = shelf.take(endpoint, wants) {
@@ -232,7 +236,7 @@ where
             }
         }
         // Boxed, since most exchanges do without: their futures need no room for a TLS handshake.
-        Box::pin(self.open(&shelf, endpoint, wants)).await
+        Box::pin(self.open(&shelf, endpoint, pool, wants)).await
     }
 
     /// Looks through the idle connections for as long as it is polled; the worker owns this future.
@@ -265,12 +269,14 @@ where
         &self,
         shelf: &Rc<Shelf<B>>,
         endpoint: &Arc<Endpoint>,
+        pool: &Pool,
         wants: Wants,
     ) -> Result<Lease<B>, Fault> {
         let began = clock::now();
         let _dialling = Dialling::begin(shelf);
+        let timeout = pool.settings.connect_timeout;
         let Dialled { stream, protocol } =
-            connect::dial(endpoint, wants.upgrade, wants.connect_timeout).await?;
+            connect::dial(endpoint, &pool.dials(endpoint), wants.upgrade, timeout).await?;
         let born = clock::now();
         if !wants.upgrade {
             shelf.spoken.set(Some(protocol));

@@ -1,7 +1,7 @@
 //! Dialling an endpoint under a deadline, and the sockets of idle connections on their way between workers.
 
 use std::io;
-use std::net::TcpStream as StdTcpStream;
+use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,15 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::base::addr::EndpointAddr;
 use crate::base::fault::Fault;
+use crate::base::stagger;
 use crate::dataplane::tls::{Alpn, Stream, Tcp, Transport};
 use crate::dataplane::upstream::endpoint::{Endpoint, Protocol};
 
 /// Silence after which the kernel asks whether an endpoint is still there.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How long one address of a name may be silent before the next is tried beside it (RFC 8305 §5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// A connection to an endpoint, and the protocol to speak on it.
 #[derive(Debug)]
@@ -25,7 +29,8 @@ pub struct Dialled {
     pub protocol: Alpn,
 }
 
-/// Connects to an endpoint, TLS included, within `timeout`.
+/// Connects to an endpoint, TLS included, within `timeout`. One that is known by name is tried at `addresses`, in their
+/// order; others have theirs.
 ///
 /// Dropping the future closes the half-made connection.
 ///
@@ -34,30 +39,42 @@ pub struct Dialled {
 /// machine has no descriptor or port left; the cause goes to the process log.
 pub async fn dial(
     endpoint: &Endpoint,
+    addresses: &[SocketAddr],
     only_http1: bool,
     timeout: Duration,
 ) -> Result<Dialled, Fault> {
-    let Ok(outcome) = tokio::time::timeout(timeout, establish(endpoint, only_http1)).await else {
+    let establishing = establish(endpoint, addresses, only_http1);
+    let Ok(outcome) = tokio::time::timeout(timeout, establishing).await else {
         tracing::debug!(endpoint = %endpoint.label, ?timeout, "connecting took too long");
         return Err(Fault::ConnectTimeout);
     };
     outcome
 }
 
-/// Sees whether an endpoint takes a connection within `timeout`, and closes it.
+/// Sees whether an endpoint takes a connection within `timeout`, and closes it. `addresses` are as in [`dial`].
 ///
 /// # Errors
 /// [`Fault::ConnectFailed`] or [`Fault::ConnectTimeout`].
-pub async fn reach(endpoint: &Endpoint, timeout: Duration) -> Result<(), Fault> {
-    match tokio::time::timeout(timeout, open(&endpoint.identity.address)).await {
+pub async fn reach(
+    endpoint: &Endpoint,
+    addresses: &[SocketAddr],
+    timeout: Duration,
+) -> Result<(), Fault> {
+    let opening = open(&endpoint.identity.address, addresses);
+    match tokio::time::timeout(timeout, opening).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(_)) => Err(Fault::ConnectFailed),
         Err(_) => Err(Fault::ConnectTimeout),
     }
 }
 
-async fn establish(endpoint: &Endpoint, only_http1: bool) -> Result<Dialled, Fault> {
-    let transport = open(&endpoint.identity.address).await.map_err(|error| {
+async fn establish(
+    endpoint: &Endpoint,
+    addresses: &[SocketAddr],
+    only_http1: bool,
+) -> Result<Dialled, Fault> {
+    let opened = open(&endpoint.identity.address, addresses).await;
+    let transport = opened.map_err(|error| {
         tracing::debug!(endpoint = %endpoint.label, %error, "connecting failed");
         if is_shortage(&error) {
             Fault::Overloaded
@@ -104,17 +121,23 @@ fn is_shortage(error: &io::Error) -> bool {
     })
 }
 
-async fn open(address: &EndpointAddr) -> io::Result<Transport> {
+async fn open(address: &EndpointAddr, addresses: &[SocketAddr]) -> io::Result<Transport> {
     match address {
-        EndpointAddr::Tcp(address) => {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            SockRef::from(&stream)
-                .set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
-            Ok(stream.into())
+        EndpointAddr::Tcp(address) => open_tcp(*address).await,
+        EndpointAddr::Name { .. } => {
+            let attempts = addresses.iter().map(|&address| open_tcp(address));
+            let opened = stagger::first(attempts, ATTEMPT_DELAY).await;
+            opened.unwrap_or_else(|| Err(io::ErrorKind::AddrNotAvailable.into()))
         }
         EndpointAddr::Unix(path) => UnixStream::connect(path).await.map(Transport::Unix),
     }
+}
+
+async fn open_tcp(address: SocketAddr) -> io::Result<Transport> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
+    Ok(stream.into())
 }
 
 /// An idle HTTP/1.1 connection without a worker: its socket, known to no event loop.

@@ -19,5 +19,6 @@ pub mod pick;
 pub mod pool;
 pub mod probe;
 pub mod queue;
+pub mod reach;
 pub mod sticky;
 mod tiers;

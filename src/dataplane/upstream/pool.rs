@@ -14,12 +14,14 @@ use std::time::{Duration, Instant, SystemTime};
 use http::HeaderValue;
 use http::request::Parts;
 
+use crate::base::addr::EndpointAddr;
 use crate::base::name::PoolName;
 use crate::dataplane::upstream::endpoint::Endpoint;
 use crate::dataplane::upstream::health::{Blame, Change, Event, Policy, Standing};
 use crate::dataplane::upstream::pick::{Asker, Balance};
 use crate::dataplane::upstream::probe::Plan;
 use crate::dataplane::upstream::queue::{self, Place, Queue};
+use crate::dataplane::upstream::reach::{Dials, Reach};
 use crate::dataplane::upstream::sticky::{self, Sticky};
 use crate::dataplane::upstream::tiers::Tiers;
 
@@ -30,10 +32,12 @@ pub struct Member {
     pub endpoint: Arc<Endpoint>,
     /// Its weight; 0 takes it out of the turn.
     pub weight: u32,
-    /// Its priority: 0 comes first.
-    pub priority: u32,
+    /// Its priority: who has the lowest comes first.
+    pub priority: u64,
     /// Whether it is in another zone than we are.
     pub is_far: bool,
+    /// Where it is, if it is known by name.
+    pub reach: Option<Arc<Reach>>,
 }
 
 impl Member {
@@ -44,6 +48,7 @@ impl Member {
             weight: 1,
             priority: 0,
             is_far: false,
+            reach: None,
         }
     }
 
@@ -52,10 +57,11 @@ impl Member {
         Arc::ptr_eq(&self.endpoint, &other.endpoint)
             && self.weight == other.weight
             && self.tier() == other.tier()
+            && self.reach == other.reach
     }
 
     /// What it shares with the members of its tier.
-    pub fn tier(&self) -> (u32, bool) {
+    pub fn tier(&self) -> (u64, bool) {
         (self.priority, self.is_far)
     }
 }
@@ -211,6 +217,19 @@ impl Pool {
             Some((session, member))
         });
         sticky.set_cookie(endpoint.id, session, is_secure, wall)
+    }
+
+    /// The addresses to dial for an endpoint that is known by name, in turn; none for others.
+    pub fn dials(&self, endpoint: &Endpoint) -> Dials {
+        match endpoint.identity.address {
+            EndpointAddr::Tcp(_) | EndpointAddr::Unix(_) => Dials::new(),
+            EndpointAddr::Name { .. } => {
+                let mut members = self.members.iter();
+                let member = members.find(|member| member.endpoint.id == endpoint.id);
+                let reach = member.and_then(|member| member.reach.as_ref());
+                reach.map(|reach| reach.dials()).unwrap_or_default()
+            }
+        }
     }
 
     /// The endpoint that is the least bad, for when none is usable: the best standing, then the fewest exchanges.
@@ -381,7 +400,6 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::addr::EndpointAddr;
     use crate::base::clock;
     use crate::dataplane::upstream::endpoint::{Identity, Protocol};
     use crate::dataplane::upstream::health::{Outlier, Thresholds};

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use crate::dataplane::upstream::draft::{Added, Draft};
 use crate::dataplane::upstream::endpoint::Endpoint;
 use crate::dataplane::upstream::http1::{self, Flow, Rest, Wire};
 use crate::dataplane::upstream::http2;
+use crate::dataplane::upstream::reach::Dials;
 
 /// Bytes of an answer's header.
 const HEADER_LIMIT: usize = 64 << 10;
@@ -107,12 +109,18 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Checks an endpoint. Dropping the future ends the check.
+/// Checks an endpoint; one that is known by name is asked at `addresses`, on the port of the plan if that has one. Dropping
+/// the future ends the check.
 ///
 /// # Errors
 /// What is not as it should be.
-pub async fn check(endpoint: &Endpoint, plan: &Plan) -> Result<(), Failure> {
-    let asked = ask(endpoint, plan);
+pub async fn check(endpoint: &Endpoint, mut addresses: Dials, plan: &Plan) -> Result<(), Failure> {
+    if let Some(port) = plan.port {
+        for address in &mut addresses {
+            address.set_port(port);
+        }
+    }
+    let asked = ask(endpoint, &addresses, plan);
     let answered = tokio::time::timeout(plan.timeout, asked).await;
     answered.unwrap_or(Err(Failure::Timeout))
 }
@@ -122,14 +130,15 @@ pub fn beside(endpoint: &Endpoint, port: u16) -> Endpoint {
     let mut identity = endpoint.identity.clone();
     match &mut identity.address {
         EndpointAddr::Tcp(address) => address.set_port(port),
+        EndpointAddr::Name { port: named, .. } => *named = port,
         // It has no ports.
         EndpointAddr::Unix(_) => {}
     }
     Endpoint::new(identity, endpoint.tls.clone())
 }
 
-async fn ask(endpoint: &Endpoint, plan: &Plan) -> Result<(), Failure> {
-    let dialled = connect::dial(endpoint, false, plan.timeout).await;
+async fn ask(endpoint: &Endpoint, addresses: &[SocketAddr], plan: &Plan) -> Result<(), Failure> {
+    let dialled = connect::dial(endpoint, addresses, false, plan.timeout).await;
     let dialled = dialled.map_err(|fault| match fault {
         Fault::ConnectTimeout => Failure::Timeout,
         other => Failure::Fault(other),
@@ -270,7 +279,7 @@ fn request(method: Method, uri: Uri) -> Parts {
 fn host_of(endpoint: &Endpoint) -> HeaderValue {
     let name = endpoint.tls.as_ref().map(|tls| tls.server_name.to_string());
     let name = name.unwrap_or_else(|| match &endpoint.identity.address {
-        EndpointAddr::Tcp(address) => address.to_string(),
+        address @ (EndpointAddr::Tcp(_) | EndpointAddr::Name { .. }) => address.to_string(),
         EndpointAddr::Unix(_) => "localhost".to_owned(),
     });
     HeaderValue::try_from(name).unwrap_or(HeaderValue::from_static("localhost"))

@@ -103,7 +103,7 @@ mod tests {
     use crate::dataplane::upstream::pick::{Key, Method};
 
     /// Members by priority and whether they are far; the number is the last of the address.
-    fn members(tiers: &[(u32, bool)]) -> Vec<Member> {
+    fn members(tiers: &[(u64, bool)]) -> Vec<Member> {
         let members = (0..).zip(tiers).map(|(at, &(priority, is_far))| {
             let identity = Identity {
                 pool: "web".into(),

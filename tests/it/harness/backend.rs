@@ -241,7 +241,22 @@ impl Connection {
 
 /// A backend that plays `script` on each connection.
 pub fn script(script: impl Fn(&mut Connection) + Send + Sync + 'static) -> Backend {
-    let (listener, address) = listen();
+    script_on(listen(), script)
+}
+
+/// The same at an address of its choice; `None` where another has it.
+pub fn script_at(
+    address: SocketAddr,
+    script: impl Fn(&mut Connection) + Send + Sync + 'static,
+) -> Option<Backend> {
+    let listener = TcpListener::bind(address).ok()?;
+    Some(script_on((listener, address), script))
+}
+
+fn script_on(
+    (listener, address): (TcpListener, SocketAddr),
+    script: impl Fn(&mut Connection) + Send + Sync + 'static,
+) -> Backend {
     serve(
         address.to_string(),
         move || listener.accept().map(|(stream, _)| stream),
@@ -364,11 +379,16 @@ pub fn switches() -> Backend {
 
 /// Answers every request with its name.
 pub fn named(name: &'static str) -> Backend {
-    script(move |connection| {
+    script(names(name))
+}
+
+/// The script of [`named`].
+pub fn names(name: &'static str) -> impl Fn(&mut Connection) + Send + Sync + 'static {
+    move |connection| {
         while connection.request().is_some() {
             connection.ok(name);
         }
-    })
+    }
 }
 
 /// Answers every request with these bytes, and leaves the connection open.

@@ -7,6 +7,7 @@ pub mod backend;
 pub mod certs;
 pub mod client;
 pub mod config;
+pub mod dns;
 pub mod expect;
 pub mod h2;
 pub mod process;

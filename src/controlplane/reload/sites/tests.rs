@@ -8,7 +8,7 @@ use super::super::in_force::InForce;
 use super::super::load::{self, Environment};
 use super::super::prepare;
 use super::Taken;
-use crate::controlplane::compile::Answers;
+use crate::controlplane::compile::answers::Answers;
 use crate::dataplane::snapshot::{Action, Snapshot};
 
 const MAIN: &str = "
