@@ -1,5 +1,5 @@
-//! Lockgate beside real servers and clients: nginx, HAProxy, Node, Python, gRPC, curl, wrk, h2load, openssl, a
-//! browser.
+//! Lockgate beside real servers and clients: nginx, HAProxy, Node, Python, gRPC, dnsmasq, curl, wrk, h2load,
+//! openssl, a browser.
 //!
 //! Each test drives the real binary with a config in a folder of its own, on ports the system chose, and ends every
 //! program it started. Behind the feature `peers`, since plain `cargo test` needs nothing but Rust and a C compiler;
@@ -21,6 +21,8 @@ mod compare;
 mod curl;
 #[path = "peers/demo.rs"]
 mod demo;
+#[path = "peers/dns.rs"]
+mod dns;
 #[path = "peers/grpc.rs"]
 mod grpc;
 #[path = "peers/h2.rs"]

@@ -51,38 +51,28 @@ impl Nginx {
         fs::create_dir(folder.path().join("files")).unwrap();
         fs::write(folder.path().join("files/index.html"), "hello from nginx\n").unwrap();
         // It takes no port 0, and somebody may take the port that was free a moment ago.
-        for _ in 0..10 {
+        let process = (0..10).find_map(|_| {
             let address = free_address();
-            let config = nginx_config(folder.path(), address, locations);
-            let config_file = folder.path().join("nginx.conf");
-            fs::write(&config_file, config).unwrap();
-            let arguments = [
-                "-p",
-                "/",
-                "-e",
-                "stderr",
-                "-c",
-                config_file.to_str().unwrap(),
-            ];
-            let mut process = Running::start("nginx", arguments, folder.path());
-            let answers = || TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok();
-            wait_until(PATIENCE, || {
-                (process.has_ended() || answers()).then_some(())
-            });
-            if !process.has_ended() {
-                return Self {
-                    process,
-                    address,
-                    folder,
-                };
-            }
-            let said = process.lines().join("\n");
-            assert!(
-                said.contains("Address already in use"),
-                "nginx ended: {said}"
-            );
+            Some((run_nginx(folder.path(), address, locations)?, address))
+        });
+        let (process, address) = process.expect("a port for nginx");
+        Self {
+            process,
+            address,
+            folder,
         }
-        panic!("no port for nginx");
+    }
+
+    /// The same at an address of its choice; `None` where another has it.
+    pub(crate) fn start_at(address: SocketAddr, locations: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("files")).unwrap();
+        let process = run_nginx(folder.path(), address, locations)?;
+        Some(Self {
+            process,
+            address,
+            folder,
+        })
     }
 
     /// The folder that it serves.
@@ -104,6 +94,35 @@ impl Nginx {
         };
         wait_until(PATIENCE, lines).expect("nginx logs each request")
     }
+}
+
+/// Starts nginx in a folder; `None` where another has the address.
+fn run_nginx(folder: &Path, address: SocketAddr, locations: &str) -> Option<Running> {
+    let config = nginx_config(folder, address, locations);
+    let config_file = folder.join("nginx.conf");
+    fs::write(&config_file, config).unwrap();
+    let arguments = [
+        "-p",
+        "/",
+        "-e",
+        "stderr",
+        "-c",
+        config_file.to_str().unwrap(),
+    ];
+    let mut process = Running::start("nginx", arguments, folder);
+    let answers = || TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok();
+    wait_until(PATIENCE, || {
+        (process.has_ended() || answers()).then_some(())
+    });
+    if !process.has_ended() {
+        return Some(process);
+    }
+    let said = process.lines().join("\n");
+    assert!(
+        said.contains("Address already in use"),
+        "nginx ended: {said}"
+    );
+    None
 }
 
 /// One process, so that ending it ends all of it.
@@ -140,7 +159,7 @@ http {{
     )
 }
 
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()
 }
