@@ -264,7 +264,9 @@ impl Pool {
         for member in &self.members {
             has_changed |= self.judge(&member.endpoint, Event::Ticked, &"", now);
         }
-        if has_changed {
+        // Those that were out may be gone, and the members be others now.
+        let is_back = self.live.is_out.load(Ordering::Relaxed) && self.has_healthy();
+        if has_changed || is_back {
             self.review(now);
         }
         // A reload may have changed the threshold.
@@ -337,7 +339,10 @@ impl Pool {
         if self.settings.panic_threshold.is_some() {
             self.publish();
         }
-        let is_out = !self.has_healthy() && self.in_turn().next().is_some();
+        if self.in_turn().next().is_none() {
+            return;
+        }
+        let is_out = !self.has_healthy();
         let was_out = self.live.is_out.swap(is_out, Ordering::Relaxed);
         match (was_out, is_out) {
             (false, true) => {
@@ -496,6 +501,23 @@ mod tests {
             pool.pick(&Asker::at(clock::now())).unwrap().id,
             endpoint(&pool, 0).id
         );
+    }
+
+    #[test]
+    fn a_pool_whose_last_endpoint_is_replaced_is_no_longer_out() {
+        let before = pool(1, None);
+        let now = clock::now();
+        before.note(endpoint(&before, 0), Event::Refused, &"", now);
+        let is_out = || before.live.is_out.load(Ordering::Relaxed);
+        assert!(is_out());
+        let after = |count| Pool {
+            live: Arc::clone(&before.live),
+            ..pool(count, None)
+        };
+        after(0).tick(now);
+        assert!(is_out(), "nobody is there");
+        after(1).tick(now);
+        assert!(!is_out());
     }
 
     #[test]
