@@ -15,7 +15,7 @@ use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{self, Instant};
 
 use super::resolver::System;
-use super::state::{Known, Outcome, State};
+use super::state::{Known, Outcome, ServiceRecord, State};
 use crate::controlplane::reload::{Answer, Answers, Event, Question, Record, Wanted};
 
 /// How long one lookup may take.
@@ -226,7 +226,7 @@ where
             };
             return None;
         }
-        if self.tell_at? > now && !self.running.is_empty() {
+        if self.tell_by()? > now && !self.running.is_empty() {
             return None;
         }
         self.tell_at = None;
@@ -238,12 +238,22 @@ where
         Some(answers)
     }
 
+    /// When the loop is told of what has changed. A host that a service has just come to name is waited for: without its
+    /// addresses the change would take endpoints away and bring none.
+    fn tell_by(&self) -> Option<Instant> {
+        let patience = match self.states.values().all(|state| state.is_asked) {
+            true => Duration::ZERO,
+            false => FIRST_ANSWER_TIMEOUT,
+        };
+        Some(self.tell_at? + patience)
+    }
+
     fn next_moment(&self) -> Option<Instant> {
         let has_room = self.running.len() < LOOKUP_LIMIT;
         let due = has_room.then(|| self.waiting().map(|(due, _)| due).min());
         let told = match &self.caller {
             Some(caller) => Some(caller.deadline),
-            None => self.tell_at,
+            None => self.tell_by(),
         };
         due.flatten().into_iter().chain(told).min()
     }
@@ -252,6 +262,9 @@ where
         let answers = self.asked.iter().filter_map(|question| {
             let answer = match (question, self.known(question)) {
                 (_, Some(Known::Addresses { v4, v6 })) => Answer::Addresses(joined(v4, v6)),
+                (_, Some(Known::Records(records))) if self.is_lost(records) => {
+                    self.told.get(question)?.clone()
+                }
                 (_, Some(Known::Records(records))) => {
                     let records = records.iter().map(|record| Record {
                         priority: record.priority,
@@ -269,6 +282,16 @@ where
             Some((question.clone(), answer))
         });
         answers.collect()
+    }
+
+    /// Whether no record leads anywhere, and that because a host has never had an answer: then what was told before holds.
+    fn is_lost(&self, records: &[ServiceRecord]) -> bool {
+        let mut hosts = records.iter().map(|record| &record.host);
+        let is_unknown = |host: &String| {
+            let state = self.states.get(&Question::Host(host.clone()));
+            state.is_none_or(|state| state.known.is_none() && !state.is_gone)
+        };
+        hosts.clone().any(is_unknown) && hosts.all(|host| self.addresses(host).is_empty())
     }
 
     fn addresses(&self, host: &str) -> Vec<IpAddr> {
@@ -296,7 +319,7 @@ mod tests {
 
     use tokio::task::LocalSet;
 
-    use super::super::state::{Data, HOLD, RETRY, ServiceRecord};
+    use super::super::state::{Data, HOLD, RETRY};
     use super::*;
 
     /// What is answered to whom, and how often it was asked for.
@@ -364,9 +387,12 @@ mod tests {
         let lookup = move |question: Question, servers: Servers| {
             let answers = answers.clone();
             async move {
-                if matches!(&question, Question::Host(name) if name.starts_with("slow")) {
-                    time::sleep(Duration::from_secs(3)).await;
-                }
+                let takes = match &question {
+                    Question::Host(name) if name.starts_with("slow") => 3,
+                    Question::Host(name) if name.starts_with("late") => 1,
+                    Question::Host(_) | Question::Service(_) => 0,
+                };
+                time::sleep(Duration::from_secs(takes)).await;
                 // A server of the config knows nothing but itself.
                 if !servers.is_empty() {
                     let v4 = servers.iter().map(SocketAddr::ip).collect();
@@ -546,26 +572,35 @@ mod tests {
         });
     }
 
+    fn service() -> Question {
+        Question::Service("_http._tcp.app".to_owned())
+    }
+
+    /// What the records of the service are.
+    #[track_caller]
+    fn shown(answers: &Answers) -> Vec<String> {
+        match answers.get(&service()) {
+            Some(Answer::Records(records)) => {
+                let records = records.iter().map(|record| {
+                    let Record {
+                        priority,
+                        weight,
+                        host,
+                        addresses,
+                        ..
+                    } = record;
+                    format!("{priority} {weight} {host} {addresses:?}")
+                });
+                records.collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn a_service_is_its_records_with_the_addresses_of_their_hosts() {
         check(async |script, asker, mut told| {
-            let service = Question::Service("_http._tcp.app".to_owned());
-            let shown = |answers: &Answers| match answers.get(&service) {
-                Some(Answer::Records(records)) => {
-                    let records = records.iter().map(|record| {
-                        let Record {
-                            priority,
-                            weight,
-                            host,
-                            addresses,
-                            ..
-                        } = record;
-                        format!("{priority} {weight} {host} {addresses:?}")
-                    });
-                    records.collect::<Vec<_>>()
-                }
-                other => panic!("{other:?}"),
-            };
+            let service = service();
             script.serves("_http._tcp.app", &[(1, "a.", 10), (2, "b.", 20)]);
             script.has("a.", &[1], 30);
             let answers = ask_of(&asker, std::slice::from_ref(&service), &[]).await;
@@ -579,6 +614,42 @@ mod tests {
             script.serves("_http._tcp.app", &[(1, "c.", 10)]);
             script.has("c.", &[3], 30);
             assert_eq!(shown(&event(&mut told).await), ["1 10 c. [10.0.0.3]"]);
+        });
+    }
+
+    #[test]
+    fn a_service_keeps_what_it_was_until_one_of_its_hosts_is_known() {
+        check(async |script, asker, mut told| {
+            script.serves("_http._tcp.app", &[(1, "a.", 10)]);
+            script.has("a.", &[1], 30);
+            ask_of(&asker, &[service()], &[]).await;
+
+            // Its lookup takes longer than it is waited for.
+            script.has("slow.", &[2], 300);
+            script.serves("_http._tcp.app", &[(1, "slow.", 10)]);
+            assert_eq!(shown(&event(&mut told).await), ["1 10 slow. [10.0.0.2]"]);
+
+            script.fails("b.");
+            script.serves("_http._tcp.app", &[(1, "b.", 10)]);
+            let quiet = time::timeout(Duration::from_secs(3600), told.recv()).await;
+            assert!(quiet.is_err(), "{quiet:?}");
+            let answers = ask_of(&asker, &[service()], &[]).await;
+            assert_eq!(shown(&answers), ["1 10 slow. [10.0.0.2]"]);
+
+            script.has("b.", &[3], 30);
+            assert_eq!(shown(&event(&mut told).await), ["1 10 b. [10.0.0.3]"]);
+
+            // One that is late is waited for, though another could stand in for it.
+            script.has("late.", &[4], 300);
+            script.serves("_http._tcp.app", &[(1, "late.", 10), (2, "b.", 10)]);
+            let told_of = shown(&event(&mut told).await);
+            assert_eq!(told_of, ["1 10 late. [10.0.0.4]", "2 10 b. [10.0.0.3]"]);
+            script.serves("_http._tcp.app", &[(1, "b.", 10)]);
+            assert_eq!(shown(&event(&mut told).await), ["1 10 b. [10.0.0.3]"]);
+
+            // A host that was known and is gone is no such case.
+            script.says(host("b."), Outcome::NotThere);
+            assert_eq!(shown(&event(&mut told).await), ["1 10 b. []"]);
         });
     }
 }
