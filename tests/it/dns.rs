@@ -111,6 +111,19 @@ fn weights_of_records_are_shares_and_priorities_an_order() {
 }
 
 #[test]
+fn records_of_the_next_priority_take_over_when_those_before_them_refuse() {
+    play(|| {
+        let dns = dns::start();
+        let (gone, backup) = (backend::named("gone"), backend::named("backup"));
+        serves(&dns, &[(1, 1, &gone), (2, 1, &backup)], 60);
+        drop(gone);
+        let proxy = proxy::start(SERVICE, &[("dns", &dns)]);
+        assert_eq!(proxy.client().get("/").text(), "backup");
+        assert_eq!(proxy.record()["attempts"], 2);
+    });
+}
+
+#[test]
 fn every_address_of_a_name_is_an_endpoint() {
     play(|| {
         let dns = dns::start();
@@ -158,6 +171,94 @@ fn a_name_that_is_one_endpoint_is_dialled_where_the_last_answer_leads() {
         comes_to(&proxy, &["two"]);
         let outcome = proxy.app().reload().unwrap();
         assert!(outcome.is_good(), "{outcome}");
+    });
+}
+
+#[test]
+fn a_name_that_is_one_endpoint_is_checked_where_the_last_answer_leads() {
+    play(|| {
+        let dns = dns::start();
+        let (one, two) = pair();
+        dns.host("app.test", &["127.0.0.1"], 0);
+        let check = "addresses: one, health_check: { interval: 100ms, path: /healthz },";
+        let text = HOST.replace("app: {", &format!("app: {{ {check}"));
+        let proxy = proxy::start(&text, &[("dns", &dns), ("port", &port(&one))]);
+        let checks = |backend: &Backend| {
+            let requests = backend.seen().requests.into_iter();
+            requests.filter(|one| one.target() == "/healthz").count()
+        };
+        comes_to(&proxy, &["one"]);
+        assert_eq!(checks(&two), 0);
+        dns.host("app.test", &["127.0.0.2"], 0);
+        expect::eventually("a check of the other", || (checks(&two) > 0).then_some(()));
+        let before = checks(&one);
+        two.requests(two.seen().requests.len() + 2);
+        assert!(checks(&one) <= before + 1, "one may be under way");
+    });
+}
+
+#[test]
+fn a_name_that_is_one_endpoint_is_checked_on_another_port() {
+    play(|| {
+        let dns = dns::start();
+        let (app, checked) = (backend::named("app"), backend::named("checked"));
+        dns.host("app.test", &["127.0.0.1"], 60);
+        let check = "addresses: one, health_check: { port: @other },";
+        let text = HOST.replace("app: {", &format!("app: {{ {check}"));
+        let values: &[(&str, &dyn std::fmt::Display)] = &[
+            ("dns", &dns),
+            ("port", &port(&app)),
+            ("other", &port(&checked)),
+        ];
+        let proxy = proxy::start(&text, values);
+        assert_eq!(proxy.client().get("/").text(), "app");
+        let asked = checked.requests(1);
+        let host = format!("app.test:{}", port(&checked));
+        assert_eq!(asked[0].field("host"), Some(host.as_str()));
+    });
+}
+
+#[test]
+fn a_name_that_refused_connections_takes_traffic_when_the_answer_leads_elsewhere() {
+    play(|| {
+        let dns = dns::start();
+        let (one, two) = pair();
+        let port = port(&one);
+        drop(one);
+        dns.host("app.test", &["127.0.0.1"], 0);
+        let text = HOST.replace("app: {", "app: { addresses: one, queue: { wait: 50ms },");
+        let proxy = proxy::start(&text, &[("dns", &dns), ("port", &port)]);
+        assert_eq!(proxy.client().get("/").status(), 503);
+        dns.host("app.test", &["127.0.0.2"], 0);
+        // Nobody sends anything: it is looked for.
+        let is_found = || (two.seen().connections > 0).then_some(());
+        expect::eventually("a connection to the other", is_found);
+        assert_eq!(proxy.client().get("/").text(), "two");
+    });
+}
+
+#[test]
+fn endpoints_that_stay_in_an_answer_keep_their_health() {
+    play(|| {
+        let dns = dns::start();
+        let ill = backend::script(|connection| {
+            while connection.request().is_some() {
+                connection.send("HTTP/1.1 503 Ill\r\ncontent-length: 0\r\n\r\n");
+            }
+        });
+        let (well, new) = (backend::named("well"), backend::named("new"));
+        serves(&dns, &[(0, 1, &ill), (0, 1, &well)], 0);
+        let text = SERVICE.replace(
+            "app: {",
+            "app: { outlier: { failures: 1, ejection: 1m, max_ejected: 70% },",
+        );
+        let proxy = proxy::start(&text, &[("dns", &dns)]);
+        comes_to(&proxy, &["well"]);
+        let asked = ill.seen().requests.len();
+        assert_eq!(asked, 1, "it is ejected");
+        serves(&dns, &[(0, 1, &ill), (0, 1, &well), (0, 1, &new)], 0);
+        comes_to(&proxy, &["well", "new"]);
+        assert_eq!(ill.seen().requests.len(), asked);
     });
 }
 
