@@ -24,6 +24,7 @@ mod faults;
 mod headers;
 mod health;
 mod hostile;
+mod keep_alive;
 mod limits;
 mod pools;
 mod process;

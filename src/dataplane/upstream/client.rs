@@ -32,14 +32,8 @@ use crate::dataplane::upstream::endpoint::{Endpoint, Protocol};
 use crate::dataplane::upstream::head::AnswerHead;
 use crate::dataplane::upstream::http1::{self, Rest, Wire};
 use crate::dataplane::upstream::http2;
+use crate::dataplane::upstream::keep_alive::{Age, IDLE_LIMIT, WITNESSES};
 use crate::dataplane::upstream::pool::Pool;
-
-/// An idle connection older than this is not used again.
-const IDLE_LIMIT: Duration = Duration::from_secs(30);
-
-/// The same for a request that cannot be repeated: it must not meet an endpoint that closes just now. Node and
-/// uvicorn close after 5 s.
-const IDLE_LIMIT_UNREPEATABLE: Duration = Duration::from_secs(4);
 
 /// A connection older than this serves no further exchange, so that changes behind an address are noticed.
 const AGE_LIMIT: Duration = Duration::from_secs(3600);
@@ -98,6 +92,8 @@ struct Shelf<B> {
     /// [`PROOF`]. Some close right behind an answer without saying so, and a request that cannot be repeated must not
     /// meet that.
     is_proven: Cell<bool>,
+    /// For how many seconds the endpoint said last that it leaves connections open.
+    patience: Cell<Option<u32>>,
     shared: RefCell<Vec<Http2<B>>>,
     /// What the endpoint agreed to speak when it was dialled last.
     spoken: Cell<Option<Alpn>>,
@@ -166,6 +162,7 @@ impl<B> Home<B> {
     /// Takes a connection back; one too many is closed.
     pub fn keep(&self, mut wire: Wire) {
         wire.idle_since = clock::coarse();
+        wire.seen = None;
         let mut idle = self.shelf.idle.borrow_mut();
         let limit = match self.idle_limit {
             0 => 0,
@@ -257,6 +254,7 @@ where
                 idle: RefCell::default(),
                 idle_limit: Cell::new(0),
                 is_proven: Cell::new(false),
+                patience: Cell::new(None),
                 shared: RefCell::default(),
                 spoken: Cell::new(None),
                 dialling: Cell::new(false),
@@ -327,14 +325,11 @@ where
         {
             return Some(lease);
         }
-        let idle_limit = if wants.repeatable {
-            IDLE_LIMIT
-        } else {
-            IDLE_LIMIT_UNREPEATABLE
-        };
-        let usable = |idle_since: Instant, born: Instant| {
-            now.saturating_duration_since(idle_since) < idle_limit
-                && now.saturating_duration_since(born) < AGE_LIMIT
+        let idle_limit = endpoint.keep_alive().limit(wants.repeatable);
+        let is_aged = |born: Instant| now.saturating_duration_since(born) >= AGE_LIMIT;
+        // One that is idle for too long stays where it is: those below it are as well.
+        let may_use = |idle_since: Instant, born: Instant| {
+            now.saturating_duration_since(idle_since) < idle_limit || is_aged(born)
         };
         if wants.upgrade && endpoint.tls.is_some() {
             // What waits here may have agreed on h2 for the next exchange; an upgrade dials for itself.
@@ -344,10 +339,11 @@ where
             return None;
         }
         loop {
-            let Some(mut wire) = self.idle.borrow_mut().pop() else {
+            let last = |wire: &mut Wire| may_use(wire.idle_since, wire.born);
+            let Some(mut wire) = self.idle.borrow_mut().pop_if(last) else {
                 break;
             };
-            if !usable(wire.idle_since, wire.born) {
+            if is_aged(wire.born) {
                 continue;
             }
             if wire.is_quiet() && (wants.repeatable || connect::is_quiet(&wire.stream)) {
@@ -356,12 +352,18 @@ where
             if now.saturating_duration_since(wire.idle_since) < PROOF {
                 self.is_proven.set(false);
             }
+            note_closed(endpoint, wire.idle_since, wire.seen);
         }
-        while let Some(parked) = endpoint.unpark() {
-            let (idle_since, born) = (parked.idle_since, parked.born);
-            if usable(idle_since, born)
-                && let Some(stream) = parked.adopt()
-            {
+        while let Some(parked) = endpoint.unpark(|last| may_use(last.idle_since, last.born)) {
+            let (idle_since, born, seen) = (parked.idle_since, parked.born, parked.seen);
+            if is_aged(born) {
+                continue;
+            }
+            if !parked.is_quiet() {
+                note_closed(endpoint, idle_since, seen);
+                continue;
+            }
+            if let Some(stream) = parked.adopt() {
                 let mut lease = self.start_http1(stream, born, wants);
                 lease.reused = true;
                 return Some(lease);
@@ -401,6 +403,7 @@ where
             stream,
             born,
             idle_since: born,
+            seen: None,
         };
         Lease {
             reused: false,
@@ -426,23 +429,48 @@ where
         Ok(lease)
     }
 
+    /// Takes in for how many seconds the endpoint says that it leaves connections open.
+    #[cold]
+    fn hear(&self, patience: Option<u32>) {
+        if self.patience.replace(patience) != patience
+            && let (Some(seconds), Some(endpoint)) = (patience, self.endpoint.upgrade())
+        {
+            endpoint.keep_alive().hear(seconds);
+        }
+    }
+
     /// Closes what is too old and leaves what is not needed; `false` when nothing needs this shelf any more.
     fn sweep(&self, now: Instant) -> bool {
         let Some(endpoint) = self.endpoint.upgrade() else {
             return false;
         };
+        let keep_alive = endpoint.keep_alive();
+        let is_aged = |born: Instant| now.saturating_duration_since(born) >= AGE_LIMIT;
+        let idle_limit = keep_alive.limit(true);
+        let mut witnesses = 0;
         let mut idle = self.idle.borrow_mut();
         let waiting = std::mem::take(&mut *idle);
         for mut wire in waiting {
-            let since = now.saturating_duration_since(wire.idle_since);
-            let aged = now.saturating_duration_since(wire.born) >= AGE_LIMIT;
-            if since >= IDLE_LIMIT || aged || !wire.is_quiet() {
+            let age = Age::of(wire.idle_since, wire.seen, now);
+            if age.now >= IDLE_LIMIT || is_aged(wire.born) {
                 continue;
             }
-            if since >= PROOF {
+            if !wire.is_quiet() {
+                note_closed(&endpoint, wire.idle_since, wire.seen);
+                continue;
+            }
+            wire.seen = Some(now);
+            keep_alive.lived(age);
+            if age.now >= PROOF {
                 self.is_proven.set(true);
             }
-            if since < PARK_AFTER {
+            if age.now >= idle_limit {
+                witnesses += 1;
+                if witnesses > WITNESSES {
+                    continue;
+                }
+            }
+            if age.now < PARK_AFTER {
                 idle.push(wire);
             } else if !wire.stream.can_move() {
                 // The newest are on top, and are those to keep.
@@ -450,7 +478,7 @@ where
                 if idle.len() > self.idle_limit.get() {
                     idle.remove(0);
                 }
-            } else if let Some(parked) = Parked::new(wire.stream, wire.idle_since, wire.born) {
+            } else if let Some(parked) = Parked::new(wire) {
                 endpoint.park(parked);
             }
         }
@@ -459,11 +487,18 @@ where
             let aged = now.saturating_duration_since(connection.born) >= AGE_LIMIT;
             !(connection.sender.is_closed() || (aged && connection.streams.get() == 0))
         });
-        endpoint.retain_parked(|parked| {
-            now.saturating_duration_since(parked.idle_since) < IDLE_LIMIT
-                && now.saturating_duration_since(parked.born) < AGE_LIMIT
-        });
+        endpoint.review_parked(|parked| is_aged(parked.born), now);
         true
+    }
+}
+
+/// Takes note of an idle connection that the endpoint has closed. One that ended right behind an answer was not waited
+/// for: that is its way, and no timeout.
+fn note_closed(endpoint: &Endpoint, idle_since: Instant, seen: Option<Instant>) {
+    let now = clock::now();
+    let age = Age::of(idle_since, seen, now);
+    if age.now >= PROOF {
+        endpoint.keep_alive().closed(age, now);
     }
 }
 
@@ -512,8 +547,14 @@ where
         } = self.wants;
         match self.kind {
             Kind::Http1(wire, shelf) => {
-                let http1::Answer { head, rest } =
-                    http1::exchange(wire, draft, header_bytes, inform).await?;
+                let http1::Answer {
+                    head,
+                    rest,
+                    patience,
+                } = http1::exchange(wire, draft, header_bytes, inform).await?;
+                if patience.is_some() {
+                    shelf.hear(patience);
+                }
                 if self.reused {
                     shelf.is_proven.set(true);
                 }

@@ -13,6 +13,7 @@ use crate::base::fault::Fault;
 use crate::base::stagger;
 use crate::dataplane::tls::{Alpn, Stream, Tcp, Transport};
 use crate::dataplane::upstream::endpoint::{Endpoint, Protocol};
+use crate::dataplane::upstream::http1::Wire;
 
 /// Silence after which the kernel asks whether an endpoint is still there.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
@@ -148,6 +149,8 @@ pub struct Parked {
     pub idle_since: Instant,
     /// When it was opened.
     pub born: Instant,
+    /// When it was seen open last, while it was idle.
+    pub seen: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -158,29 +161,33 @@ enum Socket {
 
 impl Parked {
     /// Takes a connection off this worker's event loop; `None` for TLS, whose state cannot move.
-    pub fn new(stream: Stream, idle_since: Instant, born: Instant) -> Option<Self> {
-        let socket = match stream {
+    pub fn new(wire: Wire) -> Option<Self> {
+        let socket = match wire.stream {
             Stream::Tcp(stream) => Socket::Tcp(stream.0.into_std().ok()?),
             Stream::Unix(stream) => Socket::Unix(stream.into_std().ok()?),
             Stream::Server(_) | Stream::Client(_) | Stream::ClientUnix(_) => return None,
         };
         Some(Self {
             socket,
-            idle_since,
-            born,
+            idle_since: wire.idle_since,
+            born: wire.born,
+            seen: wire.seen,
         })
     }
 
-    /// Puts the connection on this worker's event loop; `None` when the endpoint has closed it, or has sent
-    /// something that nobody asked for.
+    /// Whether it is open, with nothing to read.
+    pub fn is_quiet(&self) -> bool {
+        match &self.socket {
+            Socket::Tcp(socket) => quiet(socket),
+            Socket::Unix(socket) => quiet(socket),
+        }
+    }
+
+    /// Puts the connection on this worker's event loop.
     pub fn adopt(self) -> Option<Stream> {
         match self.socket {
-            Socket::Tcp(socket) => {
-                quiet(&socket).then(|| Some(Stream::Tcp(Tcp(TcpStream::from_std(socket).ok()?))))?
-            }
-            Socket::Unix(socket) => {
-                quiet(&socket).then(|| UnixStream::from_std(socket).ok().map(Stream::Unix))?
-            }
+            Socket::Tcp(socket) => Some(Stream::Tcp(Tcp(TcpStream::from_std(socket).ok()?))),
+            Socket::Unix(socket) => UnixStream::from_std(socket).ok().map(Stream::Unix),
         }
     }
 }

@@ -14,10 +14,14 @@ use crate::base::name::{EndpointId, PoolName};
 use crate::dataplane::tls::{ClientPlan, Digest, ServerName};
 use crate::dataplane::upstream::connect::Parked;
 use crate::dataplane::upstream::health::{Change, Event, Health, Policy, Standing};
+use crate::dataplane::upstream::keep_alive::{Age, IDLE_LIMIT, KeepAlive, WITNESSES};
 use crate::dataplane::upstream::latency::Latency;
 
 /// Idle connections that workers leave with one endpoint for their neighbours, at most.
 const PARKED_LIMIT: usize = 128;
+
+/// Milliseconds between two looks through them, whichever workers look.
+const PARKED_REVIEW: u64 = 250;
 
 /// The whole share of an endpoint, in the parts that [`Endpoint::joined`] counts.
 pub const JOINED: u32 = 1024;
@@ -75,6 +79,8 @@ pub struct Endpoint {
     pub tls: Option<Tls>,
     /// What its health comes to. Read with every pick and hardly ever written, so it is not among what follows.
     is_usable: AtomicBool,
+    /// As seldom written.
+    keep_alive: KeepAlive,
     live: Live,
 }
 
@@ -86,7 +92,10 @@ struct Live {
     joins: AtomicU64,
     /// Exchanges that ended well and that its health has not taken in yet.
     successes: AtomicU32,
+    /// Those that became idle last are at the end.
     parked: Mutex<Vec<Parked>>,
+    /// When somebody looked through them last, in milliseconds.
+    parked_seen: AtomicU64,
     health: Mutex<Health>,
 }
 
@@ -111,12 +120,14 @@ impl Endpoint {
             label,
             tls,
             is_usable: AtomicBool::new(health.standing() == Standing::Healthy),
+            keep_alive: KeepAlive::default(),
             live: Live {
                 in_flight: AtomicUsize::default(),
                 latency: Latency::default(),
                 joins: AtomicU64::default(),
                 successes: AtomicU32::default(),
                 parked: Mutex::default(),
+                parked_seen: AtomicU64::default(),
                 health: Mutex::new(health),
             },
         }
@@ -216,36 +227,66 @@ impl Endpoint {
         }
     }
 
+    /// How long it leaves idle connections open.
+    #[inline]
+    pub fn keep_alive(&self) -> &KeepAlive {
+        &self.keep_alive
+    }
+
     /// Leaves an idle connection for whichever worker needs one next.
     ///
     /// One too many is dropped, which closes it.
     pub fn park(&self, connection: Parked) {
-        let mut parked = self
-            .live
-            .parked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut parked = self.parked();
         if parked.len() < PARKED_LIMIT {
-            parked.push(connection);
+            let later = |other: &Parked| other.idle_since <= connection.idle_since;
+            let place = parked.iter().rposition(later).map_or(0, |at| at + 1);
+            parked.insert(place, connection);
         }
     }
 
-    /// Takes the idle connection that was left last.
-    pub fn unpark(&self) -> Option<Parked> {
-        self.live
-            .parked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop()
+    /// Takes the idle connection that became so last, if it may be used.
+    pub fn unpark(&self, may_use: impl Fn(&Parked) -> bool) -> Option<Parked> {
+        let mut parked = self.parked();
+        parked.pop_if(|last| may_use(last))
     }
 
-    /// Drops the idle connections that `keep` refuses.
-    pub fn retain_parked(&self, keep: impl Fn(&Parked) -> bool) {
+    /// Looks through the idle connections that were left, unless a neighbour just did: drops those that the endpoint has
+    /// closed, and those that `is_aged`. Of those that are idle for too long a few stay, to be watched.
+    pub fn review_parked(&self, is_aged: impl Fn(&Parked) -> bool, now: Instant) {
+        let moment = clock::millis(now);
+        let before = self.live.parked_seen.load(Ordering::Relaxed);
+        if moment.saturating_sub(before) < PARKED_REVIEW {
+            return;
+        }
+        // Two that look at the same time do what one would.
+        self.live.parked_seen.store(moment, Ordering::Relaxed);
+        let limit = self.keep_alive.limit(true);
+        let mut witnesses = 0;
+        self.parked().retain_mut(|parked| {
+            let age = Age::of(parked.idle_since, parked.seen, now);
+            if age.now >= IDLE_LIMIT || is_aged(parked) {
+                return false;
+            }
+            if !parked.is_quiet() {
+                self.keep_alive.closed(age, now);
+                return false;
+            }
+            parked.seen = Some(now);
+            self.keep_alive.lived(age);
+            if age.now < limit {
+                return true;
+            }
+            witnesses += 1;
+            witnesses <= WITNESSES
+        });
+    }
+
+    fn parked(&self) -> MutexGuard<'_, Vec<Parked>> {
         self.live
             .parked
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .retain(keep);
     }
 }
 

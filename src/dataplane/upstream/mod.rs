@@ -14,6 +14,7 @@ pub mod head;
 pub mod health;
 pub mod http1;
 pub mod http2;
+pub mod keep_alive;
 pub mod latency;
 pub mod pick;
 pub mod pool;

@@ -184,6 +184,7 @@ async fn exchange(
                 stream,
                 born: now,
                 idle_since: now,
+                seen: None,
             };
             let answer = http1::exchange(wire, draft, HEADER_LIMIT, |_| {}).await;
             let answer = answer.map_err(|failure| Failure::Fault(failure.fault))?;

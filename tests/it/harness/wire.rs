@@ -175,6 +175,11 @@ impl Wire {
         }
     }
 
+    /// How long reading and writing may wait from now on.
+    pub fn set_patience(&self, patience: Duration) {
+        self.stream.set_patience(patience);
+    }
+
     /// TLS as a client, the handshake done.
     pub fn tls_client(
         socket: TcpStream,

@@ -12,6 +12,7 @@ use hyper::ext::ReasonPhrase;
 use crate::base::fault::Fault;
 use crate::base::octets;
 use crate::dataplane::upstream::head::{AnswerHead, Fields, Lines, is_stream};
+use crate::dataplane::upstream::keep_alive;
 
 /// Fields of an answer's head.
 pub const RESPONSE_FIELDS: usize = 256;
@@ -34,6 +35,8 @@ pub(super) struct Decoded {
     pub(super) framing: Framing,
     /// Whether another exchange may follow on the connection.
     pub(super) keeps_alive: bool,
+    /// For how many seconds the endpoint leaves the connection open, if it says so.
+    pub(super) patience: Option<u32>,
     /// How many bytes it has.
     pub(super) bytes: usize,
 }
@@ -50,6 +53,7 @@ struct Said {
     is_chunked: bool,
     closes: bool,
     keeps_alive: bool,
+    patience: Option<u32>,
 }
 
 /// Reads a head; `None` when more of it has to come. `bodiless` says that it answers HEAD.
@@ -99,6 +103,7 @@ fn usual(came: &Bytes, limit: usize, bodiless: bool) -> Option<Decoded> {
                 head: AnswerHead::new(status, Fields::Lines(lines)),
                 framing,
                 keeps_alive: framing != Framing::UntilClose && !said.closes,
+                patience: said.patience,
                 bytes: text.len() - behind.len(),
             });
         }
@@ -175,6 +180,7 @@ fn any(
         head,
         framing,
         keeps_alive,
+        patience: said.patience,
         bytes,
     }))
 }
@@ -195,7 +201,10 @@ impl Said {
                 let is_known = closes || value.eq_ignore_ascii_case(b"keep-alive");
                 return is_known.then_some(false);
             }
-            10 if is(b"keep-alive") => return Some(false),
+            10 if is(b"keep-alive") => {
+                self.patience = keep_alive::timeout(value);
+                return Some(false);
+            }
             12 if is(b"content-type") => lines.may_pause = is_stream(value),
             14 if is(b"content-length") => {
                 let length = length(value)?;
@@ -234,6 +243,8 @@ impl Said {
                 self.closes |= option.eq_ignore_ascii_case(b"close");
                 self.keeps_alive |= option.eq_ignore_ascii_case(b"keep-alive");
             }
+        } else if name.as_str() == "keep-alive" {
+            self.patience = keep_alive::timeout(value.as_bytes());
         }
         Ok(true)
     }

@@ -57,6 +57,8 @@ pub struct Wire {
     pub born: Instant,
     /// Since when it is idle.
     pub idle_since: Instant,
+    /// When it was seen open last, while it was idle.
+    pub seen: Option<Instant>,
 }
 
 impl Wire {
@@ -80,6 +82,8 @@ pub struct Answer<B> {
     pub head: AnswerHead,
     /// The body.
     pub rest: Rest<B>,
+    /// For how many seconds the endpoint leaves the connection open, if it says so.
+    pub patience: Option<u32>,
 }
 
 /// What is behind an answer's head.
@@ -163,10 +167,14 @@ fn answer<B>(wire: Wire, decoded: Decoded, rest: Bytes, sending: Sending<B>) -> 
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let head = decoded.head;
+    let Decoded { head, patience, .. } = decoded;
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         let rest = Rest::Switched(wire.stream, rest);
-        return Answer { head, rest };
+        return Answer {
+            head,
+            rest,
+            patience,
+        };
     }
     let mut flow = Flow {
         wire: Some(wire),
@@ -190,7 +198,11 @@ where
         }
         Left::Length(_) | Left::Chunked(_) | Left::UntilClose => Rest::Flowing(Box::new(flow)),
     };
-    Answer { head, rest }
+    Answer {
+        head,
+        rest,
+        patience,
+    }
 }
 
 /// Why a request is not sent to its end.
