@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time;
 
 use crate::base::clock;
@@ -69,6 +69,8 @@ struct Watch {
     due: BinaryHeap<Reverse<(Instant, EndpointId)>>,
     refusing: HashMap<EndpointId, Refusing>,
     running: JoinSet<Found>,
+    /// What those that run are for, should one of them end without a word.
+    errands: HashMap<task::Id, Errand>,
     /// How many of those that run are no checks.
     reaching: usize,
     random: Random,
@@ -92,6 +94,13 @@ struct Refusing {
     due: Instant,
     wait: Duration,
     is_running: bool,
+}
+
+/// What a task of the watch is for.
+#[derive(Clone, Copy)]
+enum Errand {
+    Check(EndpointId),
+    Reach(EndpointId),
 }
 
 /// What a task of the watch has found.
@@ -219,10 +228,11 @@ impl Watch {
             self.reaching += 1;
             let (id, endpoint) = (*id, Arc::clone(&one.endpoint));
             let addresses = one.pool.dials(&endpoint);
-            self.running.spawn_local(async move {
+            let task = self.running.spawn_local(async move {
                 let reached = connect::reach(&endpoint, &addresses, REACH_TIMEOUT).await;
                 Found::Reach(id, reached)
             });
+            self.errands.insert(task.id(), Errand::Reach(id));
         }
         while self.has_room()
             && let Some(Reverse((due, _))) = self.due.peek()
@@ -238,9 +248,10 @@ impl Watch {
             check.is_running = true;
             let (asked, plan) = (Arc::clone(&check.asked), Arc::clone(&check.plan));
             let addresses = check.pool.dials(&check.endpoint);
-            self.running.spawn_local(async move {
+            let task = self.running.spawn_local(async move {
                 Found::Check(id, probe::check(&asked, addresses, &plan).await)
             });
+            self.errands.insert(task.id(), Errand::Check(id));
         }
     }
 
@@ -258,17 +269,49 @@ impl Watch {
             until = until.min(*due);
         }
         let found = tokio::select! {
-            Some(found) = self.running.join_next() => found,
+            Some(found) = self.running.join_next_with_id() => found,
             () = time::sleep_until(until.into()) => return,
         };
         let now = clock::now();
-        // One that panicked has found nothing: its endpoint stays what it is.
-        if let Ok(found) = found {
-            self.take(found, now);
+        self.join(found, now);
+        while let Some(found) = self.running.try_join_next_with_id() {
+            self.join(found, now);
         }
-        while let Some(found) = self.running.try_join_next() {
-            if let Ok(found) = found {
-                self.take(found, now);
+    }
+
+    /// Takes in the end of a task.
+    fn join(&mut self, ended: Result<(task::Id, Found), JoinError>, now: Instant) {
+        let task = match &ended {
+            Ok((task, _)) => *task,
+            Err(error) => error.id(),
+        };
+        let errand = self.errands.remove(&task);
+        match (ended, errand) {
+            (Ok((_, found)), _) => self.take(found, now),
+            (Err(error), Some(errand)) => {
+                tracing::error!(%error, "a health check ended without a result");
+                self.give_up(errand, now);
+            }
+            (Err(_), None) => {}
+        }
+    }
+
+    /// Has an errand that found nothing done again: its endpoint stays what it is.
+    fn give_up(&mut self, errand: Errand, now: Instant) {
+        match errand {
+            Errand::Check(id) => {
+                if let Some(check) = self.checks.get_mut(&id) {
+                    check.is_running = false;
+                    check.due = now + self.random.about(check.plan.interval);
+                    self.due.push(Reverse((check.due, id)));
+                }
+            }
+            Errand::Reach(id) => {
+                self.reaching = self.reaching.saturating_sub(1);
+                if let Some(one) = self.refusing.get_mut(&id) {
+                    one.is_running = false;
+                    one.due = now + self.random.about(REACH_LAST);
+                }
             }
         }
     }
@@ -328,5 +371,71 @@ impl Random {
         self.drawn = self.drawn.wrapping_add(1);
         let percent = 80 + self.hash.hash_one(self.drawn) % 41;
         length * u32::try_from(percent).unwrap_or(100) / 100
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::base::addr::EndpointAddr;
+    use crate::dataplane::upstream::endpoint::{Identity, Protocol};
+    use crate::dataplane::upstream::health::Policy;
+    use crate::dataplane::upstream::pick::Balance;
+    use crate::dataplane::upstream::pool::{Member, Settings};
+    use crate::dataplane::upstream::probe::Question;
+
+    #[tokio::test]
+    async fn a_check_that_ends_by_a_panic_is_made_again() {
+        let identity = Identity {
+            pool: "web".into(),
+            address: EndpointAddr::Tcp(([127, 0, 0, 1], 1).into()),
+            protocol: Protocol::Auto,
+            tls: None,
+        };
+        let endpoint = Arc::new(Endpoint::new(identity, None));
+        let settings = Settings {
+            balance: Balance::RoundRobin,
+            sticky: None,
+            slow_start: None,
+            connect_timeout: Duration::from_secs(1),
+            policy: Policy {
+                check: None,
+                outlier: None,
+            },
+            check: None,
+            panic_threshold: None,
+            queue: None,
+        };
+        let members = vec![Member::new(Arc::clone(&endpoint))];
+        let pool = Arc::new(Pool::new("web".into(), members, settings, None, 1));
+        let plan = Arc::new(Plan {
+            question: Question::Tcp,
+            port: None,
+            interval: Duration::from_secs(5),
+            fast_interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+        });
+        let tasks = LocalSet::new();
+        let watched = tasks.run_until(async {
+            let mut watch = Watch::default();
+            let now = clock::now();
+            watch.take_in(&pool, &endpoint, &plan, now);
+            watch.due.clear();
+            let check = watch.checks.get_mut(&endpoint.id).unwrap();
+            check.is_running = true;
+            let task = watch
+                .running
+                .spawn_local(async { panic!("a check with a bug") });
+            watch.errands.insert(task.id(), Errand::Check(endpoint.id));
+            watch.wait(now + Duration::from_secs(10)).await;
+            (watch, now)
+        });
+        let (watch, now) = watched.await;
+        let check = &watch.checks[&endpoint.id];
+        assert!(!check.is_running && check.due > now + Duration::from_secs(3));
+        assert_eq!(watch.due.len(), 1, "it is made again");
+        assert!(watch.errands.is_empty());
     }
 }
