@@ -139,6 +139,9 @@ fn show_routes(text: &mut String, routes: &[route::Route], pools: &[pool::Pool])
         if route.timeouts != route::Timeouts::default() {
             writeln!(text, "  {:?}", route.timeouts).unwrap();
         }
+        if let Some(most) = route.limits.concurrent_requests {
+            writeln!(text, "  at most {most} at a time").unwrap();
+        }
         if route.retry != route::Retry::default() {
             writeln!(text, "  {:?}", route.retry).unwrap();
         }
@@ -180,6 +183,17 @@ fn show_routes(text: &mut String, routes: &[route::Route], pools: &[pool::Pool])
                 priority => write!(text, " priority {priority}").unwrap(),
             }
             text.push_str(if endpoint.is_far { " far" } else { "" });
+            for (name, most) in [
+                ("requests", endpoint.bounds.requests),
+                ("connections", endpoint.bounds.connections),
+            ] {
+                if let Some(most) = most {
+                    write!(text, " at most {most} {name}").unwrap();
+                }
+            }
+            if let Some(pool::Adaptive { min, max, initial }) = endpoint.bounds.adaptive {
+                write!(text, " adapts from {initial} between {min} and {max}").unwrap();
+            }
             text.push_str(if endpoint.drain { " drains\n" } else { "\n" });
         }
         if let Some(tls) = &pool.tls {

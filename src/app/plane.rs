@@ -169,7 +169,7 @@ async fn stage(
         })?;
     }
     // Before the listeners accept: it needs descriptors, which clients may use up.
-    let admin = socket.map(|socket| Admin::start(socket, control.clone()));
+    let admin = socket.map(|socket| Admin::start(socket, control.clone(), staged.source()));
     let admin = admin.transpose().map_err(StartError::System)?;
     Ok((staged, admin))
 }

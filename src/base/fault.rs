@@ -120,6 +120,10 @@ faults! {
     QueueFull: "queue_full" Ours 503 Never "connection_limit_reached";
     /// No endpoint of the pool was usable, and none became so while the request waited.
     QueueTimeout: "queue_timeout" Upstream 503 Never "destination_unavailable";
+    /// As many exchanges are in progress, at the route or in all, as there may be.
+    ConcurrencyLimit: "concurrency_limit" Ours 503 Never "connection_limit_reached";
+    /// The endpoints of the pool have as many exchanges as they may have, and none ended within the time to wait.
+    EndpointsBusy: "endpoints_busy" Ours 503 NothingSent "connection_limit_reached";
     /// The site that the request is for is left out: its file is broken, and was so when Lockgate started.
     SiteInvalid: "site_invalid" Ours 503 Never "proxy_configuration_error";
     /// A limit of the proxy is reached.

@@ -1,7 +1,7 @@
 //! Keys that may be written in more than one form: the short one, or a map.
 
 use super::decode::{Decoder, Kind, Shape};
-use super::keys::{BalanceForms, Endpoint, HashByForms, PathForms, PoolTls, ValueForms};
+use super::keys::{Adaptive, BalanceForms, Endpoint, HashByForms, PathForms, PoolTls, ValueForms};
 use super::node::{Node, Value};
 use super::values::http::UrlPath;
 use super::values::{BalanceWord, HashByWord};
@@ -157,5 +157,34 @@ impl Kind for PoolTlsKey {
 
     fn shape() -> Shape {
         Shape::OneOf(vec![Shape::True, PoolTls::shape()])
+    }
+}
+
+/// A limit that adapts: `true`, or a map.
+#[derive(Clone, Debug)]
+pub(crate) enum AdaptiveKey {
+    True,
+    Adaptive(Adaptive),
+}
+
+impl Kind for AdaptiveKey {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match &node.value {
+            Value::Flag(true) => Some(Self::True),
+            Value::Filled(text) if text == "true" => Some(Self::True),
+            Value::Flag(false) => {
+                decoder.problem(
+                    node.place,
+                    "`adaptive_concurrency` is `true` or a map",
+                    "leave it out to have no such limit",
+                );
+                None
+            }
+            _ => Adaptive::decode(node, decoder).map(Self::Adaptive),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![Shape::True, Adaptive::shape()])
     }
 }

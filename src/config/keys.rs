@@ -8,7 +8,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::decode::{At, Decoder, Form, KeyRule, Kind, Need, Section, Shape, Written, section};
-use super::forms::{BalanceKey, EndpointKey, HashByKey, PathKey, PoolTlsKey, ValueKey};
+use super::forms::{
+    AdaptiveKey, BalanceKey, EndpointKey, HashByKey, PathKey, PoolTlsKey, ValueKey,
+};
 use super::kinds::{Count, MayBeOff, Named, NonEmpty, OneOrMore, OrOff};
 use super::listener::ClientAuthMode;
 use super::node::Node;
@@ -143,6 +145,8 @@ section! {
         timeouts: RouteTimeouts, optional "those of the top-level `timeouts`";
         /// Repeating failed attempts.
         retry: Retry, optional "the defaults of its keys";
+        /// Limits of this route, beside those of the top level.
+        limits: RouteLimits, optional "the defaults of its keys";
         /// Let `%2F` and `%5C` in paths through to the endpoint, which may take them for `/` and `\\`: rules on paths, here
         /// and behind, can then be walked around. Logged at start.
         danger_allow_encoded_slashes: bool, default "false";
@@ -298,9 +302,18 @@ section! {
         /// Checks of the endpoints, such as `{ path: /healthz }`. With them, a new endpoint takes traffic after its first
         /// success.
         health_check: HealthCheck, optional "endpoints are not checked";
-        /// Requests wait while no endpoint is usable, or `off`. One that has waited in vain is tried once at the endpoint that
-        /// is the least bad.
+        /// Requests wait while no endpoint is usable, or all that are usable have as many exchanges as they may have, or `off`.
+        /// One that has waited in vain for a usable one is tried once at the endpoint that is the least bad.
         queue: OrOff<Queue>, optional "the defaults of its keys";
+        /// Exchanges in flight at each endpoint, over all workers. What is beyond them at every endpoint waits in the `queue`.
+        max_requests: Count<1, 1_000_000>, optional "no limit";
+        /// Connections to each endpoint, over all workers, idle ones among them; health checks are not counted. Each carries one
+        /// exchange at a time, so this many exchanges are in flight at most: HTTP/1.1 is spoken, and `protocol: h2` does not
+        /// go with it.
+        max_connections: Count<1, 1_000_000>, optional "no limit";
+        /// Find each endpoint's limit of exchanges in flight by how long its answers take: `true`, or a map. What is beyond it
+        /// waits as with `max_requests`.
+        adaptive_concurrency: AdaptiveKey, optional "it is not looked for";
         /// If fewer endpoints than this are healthy, health is not looked at, and all of them take traffic: many that are
         /// ill may do better than a few that are swamped.
         panic_threshold: Percent<1>, optional "health is always looked at";
@@ -343,12 +356,24 @@ section! {
 }
 
 section! {
-    /// Requests that wait while no endpoint is usable: first come, first served.
+    /// Requests that wait for a usable endpoint with room: first come, first served.
     Queue as "queue" (Keys) {
         /// Requests that wait at a time; one too many is answered 503 at once.
         size: Count<1, 65536>, default "1024";
         /// How long a request waits in all.
         wait: Timeout, default "3s";
+    }
+}
+
+section! {
+    /// A limit of exchanges in flight that follows how long answers take.
+    Adaptive as "adaptive concurrency" (Keys) {
+        /// It is never lower.
+        min: Count<1, 1_000_000>, default "4";
+        /// It is never higher.
+        max: Count<1, 1_000_000>, optional "1000, or `min` if that is higher";
+        /// Where it begins.
+        initial: Count<1, 1_000_000>, optional "20, or the nearer of `min` and `max`";
     }
 }
 
@@ -441,6 +466,10 @@ section! {
         zone: Name, optional "in every zone";
         /// Takes nothing new; what runs on it runs to its end.
         drain: bool, default "false";
+        /// Its own `max_requests`.
+        max_requests: Count<1, 1_000_000>, optional "that of the pool";
+        /// Its own `max_connections`.
+        max_connections: Count<1, 1_000_000>, optional "that of the pool";
     }
 }
 
@@ -494,6 +523,16 @@ section! {
         h2_streams: Count<1, 10_000>, default "128";
         /// Idle upstream connections an endpoint and worker.
         idle_connections: Count<0, 65536>, default "128";
+        /// Exchanges in progress, over all listeners, routes and workers. One too many is answered 503 at once.
+        concurrent_requests: Count<1, 1_000_000>, optional "no limit";
+    }
+}
+
+section! {
+    /// Limits of a route. What is beyond them is refused with a fault of its own.
+    RouteLimits as "route's limits" (Keys) {
+        /// Exchanges of this route in progress, over all workers. One too many is answered 503 at once.
+        concurrent_requests: Count<1, 1_000_000>, optional "no limit";
     }
 }
 
@@ -593,6 +632,8 @@ mod tests {
         unwritten::<PoolTls>();
         unwritten::<HealthCheck>();
         unwritten::<Queue>();
+        unwritten::<Adaptive>();
+        unwritten::<RouteLimits>();
         unwritten::<Outlier>();
         unwritten::<Sticky>();
         unwritten::<AccessLog>();

@@ -24,7 +24,7 @@ mod suggest;
 mod values;
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -108,6 +108,8 @@ pub struct Limits {
     pub h2_streams: u32,
     /// Idle upstream connections an endpoint and worker.
     pub idle_connections: usize,
+    /// Exchanges in progress, over all workers; absent: as many as come.
+    pub concurrent_requests: Option<NonZeroU32>,
 }
 
 impl Default for Limits {

@@ -1,6 +1,7 @@
 //! Pools: endpoints, balancing, how endpoints are reached.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,7 +32,7 @@ pub struct Pool {
     pub connect_timeout: Duration,
     /// How endpoints are checked; absent: they are not.
     pub health_check: Option<HealthCheck>,
-    /// Requests that wait while no endpoint is usable; absent: none do.
+    /// Requests that wait for a usable endpoint with room; absent: none do.
     pub queue: Option<Queue>,
     /// If fewer of a hundred endpoints are healthy, health is not looked at; absent: it always is.
     pub panic_threshold: Option<u32>,
@@ -39,7 +40,7 @@ pub struct Pool {
     pub outlier: Option<Outlier>,
 }
 
-/// Requests that wait while no endpoint is usable.
+/// Requests that wait for a usable endpoint with room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queue {
     /// How many.
@@ -251,6 +252,30 @@ pub struct Endpoint {
     pub is_far: bool,
     /// Whether it takes nothing new.
     pub drain: bool,
+    /// What it takes at most.
+    pub bounds: Bounds,
+}
+
+/// What an endpoint takes at most; absent: there is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Bounds {
+    /// Exchanges in flight.
+    pub requests: Option<NonZeroU32>,
+    /// Connections, each for one exchange at a time.
+    pub connections: Option<NonZeroU32>,
+    /// Exchanges in flight, as answers show; absent: nobody looks.
+    pub adaptive: Option<Adaptive>,
+}
+
+/// The bounds of a limit that adapts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Adaptive {
+    /// It is never lower.
+    pub min: u32,
+    /// It is never higher.
+    pub max: u32,
+    /// Where it begins.
+    pub initial: u32,
 }
 
 impl Endpoint {

@@ -1,5 +1,6 @@
 //! Routes: matches, filters, actions, timeouts, retry.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::{decode, keys};
@@ -20,6 +21,8 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// Whether and how often a failed attempt is made again.
     pub retry: Retry,
+    /// Limits.
+    pub limits: Limits,
     /// Let `%2F` and `%5C` in paths through to the endpoint.
     pub danger_allow_encoded_slashes: bool,
 }
@@ -139,6 +142,13 @@ impl Default for Timeouts {
     fn default() -> Self {
         super::Timeouts::default().route
     }
+}
+
+/// Limits of a route.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Exchanges in progress, over all workers; absent: as many as come.
+    pub concurrent_requests: Option<NonZeroU32>,
 }
 
 /// Retries of a route's exchanges.

@@ -6,10 +6,11 @@
 
 use std::cell::RefCell;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub trusted_proxies: Box<[IpNet]>,
     /// Limits of connections and messages.
     pub limits: Limits,
+    /// The exchanges in progress, where they are limited. Shared with the versions before and after.
+    pub running: Arc<Running>,
     /// Timeouts of connections, which keep those that they began with.
     pub timeouts: Arc<Timeouts>,
     /// What the keys of sessions are made of that no secret of the operator's is for; absent until a pool wants it.
@@ -96,7 +99,9 @@ pub struct Route {
     /// A pause in a tunnel, an event stream or a gRPC stream.
     pub stream_timeout: Duration,
     /// Attempts beyond the first.
-    pub retries: u32,
+    pub retries: u8,
+    /// Exchanges in progress, at most.
+    pub concurrent_requests: Option<NonZeroU32>,
     /// Let encoded slashes and backslashes through.
     pub allow_encoded_slashes: bool,
     /// Shared with the versions before and after that have a route of this name.
@@ -108,6 +113,8 @@ pub struct Route {
 #[derive(Debug, Default)]
 pub struct Life {
     is_over: AtomicBool,
+    /// Its exchanges in progress, where they are limited.
+    pub running: Arc<Running>,
 }
 
 impl Life {
@@ -118,6 +125,33 @@ impl Life {
 
     fn end(&self) {
         self.is_over.store(true, Ordering::Release);
+    }
+}
+
+/// Exchanges in progress, counted while there is a limit to them.
+#[derive(Debug, Default)]
+pub struct Running(AtomicUsize);
+
+impl Running {
+    /// Counts one more exchange until the guard is dropped; `None` if there are as many as there may be.
+    pub fn enter(self: &Arc<Self>, most: NonZeroU32) -> Option<Counted> {
+        let most = most.get() as usize;
+        let next = |running| (running < most).then_some(running + 1);
+        // Relaxed: the number orders nothing else.
+        let entered = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        entered.ok().map(|_| Counted(Arc::clone(self)))
+    }
+}
+
+/// One exchange in progress; it is over when this is dropped.
+#[derive(Debug)]
+pub struct Counted(Arc<Running>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -162,6 +196,8 @@ pub struct Limits {
     pub h2_streams: u32,
     /// Idle upstream connections an endpoint and worker.
     pub idle_connections: usize,
+    /// Exchanges in progress, over all workers; absent: as many as come.
+    pub concurrent_requests: Option<NonZeroU32>,
 }
 
 /// Timeouts of connections.
@@ -336,6 +372,7 @@ mod tests {
             idle_timeout: TIME,
             stream_timeout: TIME,
             retries: 0,
+            concurrent_requests: None,
             allow_encoded_slashes: false,
             life: Arc::clone(life),
         })
@@ -357,7 +394,9 @@ mod tests {
                 response_header_bytes: 1,
                 h2_streams: 1,
                 idle_connections: 1,
+                concurrent_requests: None,
             },
+            running: Arc::default(),
             timeouts: Arc::new(Timeouts {
                 handshake: TIME,
                 first_byte: TIME,

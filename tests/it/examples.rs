@@ -17,7 +17,7 @@ use crate::harness::wire::Message;
 use crate::harness::{backend, dns, play};
 
 /// The recipes that have a case here.
-const TRIED: [&str; 17] = [
+const TRIED: [&str; 18] = [
     "cache-by-path",
     "canary",
     "discovery",
@@ -26,6 +26,7 @@ const TRIED: [&str; 17] = [
     "least-connections",
     "maintenance",
     "mtls",
+    "overload",
     "redirect",
     "site-files",
     "sticky-sessions",
@@ -490,6 +491,48 @@ fn websocket() {
         );
         assert_eq!(client.head().status(), 101);
         assert_eq!(client.wire.exactly(5).0, b"hello");
+    });
+}
+
+#[test]
+fn overload_serves_a_crowd_and_keeps_reports_to_two_at_a_time() {
+    play(|| {
+        let holds = || {
+            backend::script(|connection| {
+                while let Some(request) = connection.request() {
+                    if request.target().starts_with("/reports/") {
+                        connection.wait("leave", |seen| seen.written > 0);
+                    }
+                    connection.ok("ok");
+                }
+            })
+        };
+        let (one, two, next) = (holds(), holds(), backend::named("next"));
+        let run = recipe("overload")
+            .endpoint("127.0.0.1:3001", &one)
+            .endpoint("127.0.0.1:3002", &two)
+            .endpoint("127.0.0.1:3003", &next)
+            .start();
+        let mut reports: Vec<_> = (0..2).map(|_| run.client("localhost")).collect();
+        for report in &mut reports {
+            report.send("GET /reports/1 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        }
+        one.requests(1);
+        two.requests(1);
+        assert_eq!(run.get("localhost", "/reports/2").status(), 503);
+        std::thread::scope(|scope| {
+            for mut client in (0..20).map(|_| run.client("localhost")) {
+                scope.spawn(move || {
+                    let answer = client.ask("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                    assert_eq!(answer.status(), 200);
+                });
+            }
+        });
+        one.note_written(1);
+        two.note_written(1);
+        for report in &mut reports {
+            assert_eq!(report.answer().status(), 200);
+        }
     });
 }
 

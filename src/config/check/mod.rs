@@ -10,7 +10,7 @@ mod pool;
 mod route;
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use foldhash::HashSet;
@@ -18,7 +18,7 @@ use foldhash::HashSet;
 use super::decode::{At, Decoder, Written};
 use super::include::Pattern;
 use super::keys::{self, Root};
-use super::kinds::{Named, OrOff};
+use super::kinds::{Count, Named, OrOff};
 use super::route::{Retry, Timeouts as RouteTimeouts};
 use super::site::Site;
 use super::values::{FilePath, ResolverAddress, Timeout, Workers};
@@ -202,6 +202,7 @@ impl From<&keys::Limits> for Limits {
             response_header_bytes: to_usize(keys.response_header_bytes.value.0),
             h2_streams: to_u32(keys.h2_streams.value.0),
             idle_connections: to_usize(keys.idle_connections.value.0),
+            concurrent_requests: most(keys.concurrent_requests.as_ref()),
         }
     }
 }
@@ -260,6 +261,11 @@ fn to_usize(number: u64) -> usize {
 }
 
 /// For numbers whose key bounds them far below.
+/// How many of something there are at most.
+fn most(written: Option<&At<Count<1, 1_000_000>>>) -> Option<NonZeroU32> {
+    NonZeroU32::new(to_u32(written?.value.0))
+}
+
 fn to_u32(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }

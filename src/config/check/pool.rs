@@ -5,19 +5,22 @@ use std::time::Duration;
 
 use foldhash::{HashMap, HashMapExt};
 
-use super::{Folder, health, listener, to_u32, to_usize};
+use super::{Folder, health, listener, most, to_u32, to_usize};
 use crate::base::addr::EndpointTarget;
 use crate::base::name::PoolName;
 use crate::config::decode::{self, At, Decoder};
-use crate::config::forms::{BalanceKey, EndpointKey, HashByKey, PoolTlsKey};
+use crate::config::forms::{AdaptiveKey, BalanceKey, EndpointKey, HashByKey, PoolTlsKey};
 use crate::config::keys;
-use crate::config::kinds::OrOff;
+use crate::config::kinds::{Count, OrOff};
 use crate::config::node::Place;
 use crate::config::pool::{
-    Addresses, BACKUP, Balance, Endpoint, Hash, HashBy, Outlier, Pool, Queue, SessionSecret,
-    Sticky, Tls,
+    Adaptive, Addresses, BACKUP, Balance, Bounds, Endpoint, Hash, HashBy, Outlier, Pool, Protocol,
+    Queue, SessionSecret, Sticky, Tls,
 };
 use crate::config::values::{BalanceWord, HashByWord, Name, Timeout};
+
+/// How many of something there are at most.
+type MostKey = Count<1, 1_000_000>;
 
 const CONNECT: Duration = Duration::from_secs(2);
 const CONNECT_WITH_TLS: Duration = Duration::from_secs(3);
@@ -58,6 +61,19 @@ fn pool(
     };
     let written = &keys.endpoints.as_ref()?.value.0;
     let endpoints = check_endpoints(written, tls.as_ref(), folder, zone, decoder);
+    let bounds = bounds(keys.max_requests.as_ref(), keys.max_connections.as_ref());
+    let adaptive = keys.adaptive_concurrency.as_ref();
+    let adaptive = adaptive.map(|at| adaptive_of(&at.value, decoder));
+    let endpoints = endpoints.into_iter().map(|endpoint| Endpoint {
+        bounds: Bounds {
+            requests: endpoint.bounds.requests.or(bounds.requests),
+            connections: endpoint.bounds.connections.or(bounds.connections),
+            adaptive,
+        },
+        ..endpoint
+    });
+    let endpoints: Vec<_> = endpoints.collect();
+    check_connections(keys, decoder);
     let balance = balance(&keys.balance.value)?;
     if let (Some(slow_start), Balance::Hash(_)) = (&keys.slow_start, &balance) {
         let help = "leave `slow_start` out: a key belongs to its endpoint from the start";
@@ -101,6 +117,67 @@ fn pool(
             Some(OrOff::On(keys)) => Some(outlier(keys)),
         },
     })
+}
+
+fn bounds(requests: Option<&At<MostKey>>, connections: Option<&At<MostKey>>) -> Bounds {
+    Bounds {
+        requests: most(requests),
+        connections: most(connections),
+        adaptive: None,
+    }
+}
+
+const ADAPTIVE_MAX: u32 = 1000;
+const ADAPTIVE_INITIAL: u32 = 20;
+
+fn adaptive_of(key: &AdaptiveKey, decoder: &mut Decoder) -> Adaptive {
+    let unwritten;
+    let keys = match key {
+        AdaptiveKey::True => {
+            unwritten = decode::unwritten::<keys::Adaptive>();
+            &unwritten
+        }
+        AdaptiveKey::Adaptive(keys) => keys,
+    };
+    let min = to_u32(keys.min.value.0);
+    let max = match &keys.max {
+        None => ADAPTIVE_MAX.max(min),
+        Some(at) => to_u32(at.value.0),
+    };
+    if let Some(at) = &keys.max
+        && max < min
+    {
+        let message = format!("`max` is lower than `min`, which is {min}");
+        decoder.problem(at.place, message, "write one that is at least as high");
+    }
+    let initial = match &keys.initial {
+        None => ADAPTIVE_INITIAL.max(min).min(max),
+        Some(at) => to_u32(at.value.0),
+    };
+    if let Some(at) = &keys.initial
+        && (initial < min || (initial > max && max >= min))
+    {
+        let message = format!("`initial` is not between `min` and `max`, {min} and {max}");
+        decoder.problem(at.place, message, "write one that is, or leave it out");
+    }
+    Adaptive { min, max, initial }
+}
+
+/// Connections that are counted carry one exchange each.
+fn check_connections(keys: &keys::Pool, decoder: &mut Decoder) {
+    if keys.protocol.value != Protocol::H2 {
+        return;
+    }
+    let endpoints = keys.endpoints.iter().flat_map(|at| &at.value.0);
+    let own = endpoints.filter_map(|at| match &at.value {
+        EndpointKey::Endpoint(keys) => keys.max_connections.as_ref(),
+        EndpointKey::Address(_) => None,
+    });
+    for at in keys.max_connections.iter().chain(own) {
+        let help = "write `max_requests`, or another `protocol`";
+        let message = "a connection of HTTP/2 carries many exchanges: limiting them limits nothing";
+        decoder.problem(at.place, message, help);
+    }
 }
 
 fn outlier(keys: &keys::Outlier) -> Outlier {
@@ -277,6 +354,7 @@ fn plain(address: &EndpointTarget) -> Endpoint {
         priority: 0,
         is_far: false,
         drain: false,
+        bounds: Bounds::default(),
     }
 }
 
@@ -308,6 +386,7 @@ fn in_full(
         },
         is_far,
         drain: keys.drain.value,
+        bounds: bounds(keys.max_requests.as_ref(), keys.max_connections.as_ref()),
         ..plain(address)
     }
 }

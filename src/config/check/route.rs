@@ -2,7 +2,7 @@
 
 use foldhash::{HashMap, HashMapExt};
 
-use super::{KnownPools, filter};
+use super::{KnownPools, filter, most};
 use crate::base::name::RouteName;
 use crate::base::path::normal_path;
 use crate::config::decode::{At, Decoder};
@@ -10,7 +10,7 @@ use crate::config::forms::{PathKey, ValueKey};
 use crate::config::keys;
 use crate::config::kinds::Named;
 use crate::config::route::{
-    Action, HostMatch, Match, PathMatch, Retry, Route, Timeouts, ValueMatch,
+    Action, HostMatch, Limits, Match, PathMatch, Retry, Route, Timeouts, ValueMatch,
 };
 use crate::config::values::Timeout;
 
@@ -38,6 +38,12 @@ pub(super) fn check(
             filters,
             action,
             timeouts: route_timeouts(keys, timeouts),
+            limits: keys
+                .limits
+                .as_ref()
+                .map_or_else(Limits::default, |at| Limits {
+                    concurrent_requests: most(at.value.concurrent_requests.as_ref()),
+                }),
             retry: match &keys.retry {
                 Some(at) => Retry::from(&at.value),
                 None => Retry::default(),

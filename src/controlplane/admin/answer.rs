@@ -18,6 +18,7 @@ use super::metrics::{self, Scrape};
 use crate::controlplane::reload::Ending;
 use crate::controlplane::reload::outcome::{Outcome, Verdict};
 use crate::controlplane::status::Upgrade;
+use crate::dataplane::snapshot::{Snapshot, Source};
 
 /// The field by which a caller says whose process it means: the path of its config.
 pub const CONFIG: HeaderName = HeaderName::from_static("lockgate-config");
@@ -34,6 +35,7 @@ type Answer = Response<Full<Bytes>>;
 pub(super) async fn answer(
     request: Request<Incoming>,
     control: Rc<Control>,
+    snapshots: &Source,
 ) -> Result<Answer, Infallible> {
     let (read, write) = (&[Method::GET, Method::HEAD][..], &[Method::POST][..]);
     let path = request.uri().path();
@@ -62,7 +64,7 @@ pub(super) async fn answer(
     Ok(match path {
         "/-/healthy" => text(StatusCode::OK, "healthy\n"),
         "/-/ready" => ready(&control),
-        "/metrics" => metrics(&control),
+        "/metrics" => metrics(&control, &snapshots.reader().load()),
         "/reload" => reload(&control).await,
         _ => upgrade(&control).await,
     })
@@ -88,11 +90,12 @@ fn ready(control: &Control) -> Answer {
     }
 }
 
-fn metrics(control: &Control) -> Answer {
+fn metrics(control: &Control, snapshot: &Snapshot) -> Answer {
     let latest = control.board.latest();
     let scrape = Scrape {
         figures: &control.board.figures(),
         ailing: latest.as_ref().map_or(&[][..], |outcome| &outcome.sites),
+        pools: &snapshot.pools,
     };
     respond(
         StatusCode::OK,

@@ -1,18 +1,24 @@
-//! What the control plane counts of itself, in the text format of Prometheus (version 0.0.4).
+//! What the control plane counts of itself and sees of pools, in the text format of Prometheus (version 0.0.4).
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::controlplane::reload::board::Figures;
 use crate::controlplane::reload::outcome::{Ailing, Ails};
+use crate::dataplane::upstream::health::Standing;
+use crate::dataplane::upstream::pool::Pool;
 
 /// The media type of the format.
 pub(super) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What a scrape gets: the figures of the config, and the sites that are not in force as they are written.
+/// What a scrape gets: the figures of the config, the sites that are not in force as they are written, and what is live about
+/// pools.
 pub(super) struct Scrape<'a> {
     pub(super) figures: &'a Figures,
     pub(super) ailing: &'a [Ailing],
+    pub(super) pools: &'a [Arc<Pool>],
 }
 
 impl fmt::Display for Scrape<'_> {
@@ -53,7 +59,8 @@ impl fmt::Display for Scrape<'_> {
         self.sites(out, name, help, Ails::Frozen)?;
         let name = "lockgate_site_left_out";
         let help = "A site that never was good: its requests get 503.";
-        self.sites(out, name, help, Ails::LeftOut)
+        self.sites(out, name, help, Ails::LeftOut)?;
+        self.pools(out)
     }
 }
 
@@ -68,18 +75,63 @@ impl Scrape<'_> {
     ) -> fmt::Result {
         family(out, name, "gauge", help)?;
         for ailing in self.ailing.iter().filter(|ailing| ailing.state == state) {
-            write!(out, "{name}{{site=\"")?;
-            for letter in ailing.site.as_str().chars() {
-                match letter {
-                    '\\' => out.write_str("\\\\")?,
-                    '"' => out.write_str("\\\"")?,
-                    '\n' => out.write_str("\\n")?,
-                    other => out.write_char(other)?,
-                }
-            }
-            writeln!(out, "\"}} 1")?;
+            let site = Label(ailing.site.as_str());
+            writeln!(out, "{name}{{site=\"{site}\"}} 1")?;
         }
         Ok(())
+    }
+
+    fn pools(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = "lockgate_endpoint_healthy";
+        let help = "Whether the health of an endpoint lets it take traffic.";
+        family(out, name, "gauge", help)?;
+        for pool in self.pools {
+            // One address may be there by two names.
+            let mut endpoints = BTreeMap::new();
+            for member in &pool.members {
+                let is_healthy = endpoints.entry(&*member.endpoint.label).or_insert(false);
+                *is_healthy |= member.endpoint.standing() == Standing::Healthy;
+            }
+            let pool = Label(pool.name.as_str());
+            for (endpoint, is_healthy) in endpoints {
+                let (endpoint, is_healthy) = (Label(endpoint), u8::from(is_healthy));
+                writeln!(
+                    out,
+                    "{name}{{pool=\"{pool}\",endpoint=\"{endpoint}\"}} {is_healthy}"
+                )?;
+            }
+        }
+        let name = "lockgate_pool_ejections_total";
+        let help = "Ejections of endpoints, by what they were for.";
+        family(out, name, "counter", help)?;
+        for pool in self.pools {
+            for (cause, count) in pool.live.ejections().counts() {
+                let pool = Label(pool.name.as_str());
+                writeln!(out, "{name}{{pool=\"{pool}\",cause=\"{cause}\"}} {count}")?;
+            }
+        }
+        let name = "lockgate_pool_queue_length";
+        let help = "Requests that wait for an endpoint of the pool.";
+        family(out, name, "gauge", help)?;
+        for pool in self.pools {
+            let (pool, waiting) = (Label(pool.name.as_str()), pool.waiting());
+            writeln!(out, "{name}{{pool=\"{pool}\"}} {waiting}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The value of a label, as it is written between its quotes.
+struct Label<'a>(&'a str);
+
+impl fmt::Display for Label<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|letter| match letter {
+            '\\' => out.write_str("\\\\"),
+            '"' => out.write_str("\\\""),
+            '\n' => out.write_str("\\n"),
+            other => out.write_char(other),
+        })
     }
 }
 
@@ -123,6 +175,7 @@ mod tests {
         let scrape = Scrape {
             figures: &figures,
             ailing: &ailing,
+            pools: &[],
         };
         let told = scrape.to_string();
         let (comments, samples): (Vec<_>, Vec<_>) =
@@ -140,7 +193,7 @@ mod tests {
             "lockgate_site_left_out{site=\"shop\"} 1",
         ];
         assert_eq!(samples, expected);
-        assert_eq!(comments.len(), 2 * 8);
+        assert_eq!(comments.len(), 2 * 11);
         assert!(told.ends_with('\n'));
     }
 }

@@ -27,6 +27,7 @@ use tokio::sync::{Semaphore, watch as cell};
 use crate::controlplane::reload::Demands;
 use crate::controlplane::reload::board::Board;
 use crate::controlplane::status::{Upgrade, Upgrades};
+use crate::dataplane::snapshot::Source;
 
 use self::socket::AdminSocket;
 
@@ -77,7 +78,7 @@ impl Admin {
     ///
     /// # Errors
     /// When the system has no thread, event loop or descriptor for it.
-    pub fn start(socket: AdminSocket, control: Control) -> io::Result<Self> {
+    pub fn start(socket: AdminSocket, control: Control, snapshots: Source) -> io::Result<Self> {
         let listener = socket.listener.try_clone()?;
         let upgrades = control.upgrades.clone();
         let (open, opened) = cell::channel(false);
@@ -102,7 +103,7 @@ impl Admin {
                 // Whoever started this waits for the report.
                 drop(report.send(outcome));
                 if let Some((runtime, listener)) = made {
-                    runtime.block_on(serve(listener, control, opened));
+                    runtime.block_on(serve(listener, control, snapshots, opened));
                     runtime.shutdown_background();
                 }
             })?;
@@ -151,7 +152,12 @@ fn is_handed_over(upgrades: &Upgrades) -> bool {
     matches!(upgrades.last, Some(Upgrade::HandedOver { .. }))
 }
 
-async fn serve(listener: UnixListener, control: Control, mut opened: cell::Receiver<bool>) {
+async fn serve(
+    listener: UnixListener,
+    control: Control,
+    snapshots: Source,
+    mut opened: cell::Receiver<bool>,
+) {
     if opened.wait_for(|open| *open).await.is_err() {
         return;
     }
@@ -178,9 +184,9 @@ async fn serve(listener: UnixListener, control: Control, mut opened: cell::Recei
                 tracing::debug!("another user called at the control socket, and was turned away");
             }
             Ok((stream, _)) => {
-                let control = Rc::clone(&control);
+                let (control, snapshots) = (Rc::clone(&control), snapshots.clone());
                 tokio::task::spawn_local(async move {
-                    talk(stream, control).await;
+                    talk(stream, control, snapshots).await;
                     drop(place);
                 });
             }
@@ -196,8 +202,8 @@ async fn serve(listener: UnixListener, control: Control, mut opened: cell::Recei
     drop(tokio::time::timeout(FAREWELL, places.acquire_many(everybody)).await);
 }
 
-async fn talk(stream: UnixStream, control: Rc<Control>) {
-    let service = service_fn(move |request| answer::answer(request, Rc::clone(&control)));
+async fn talk(stream: UnixStream, control: Rc<Control>, snapshots: Source) {
+    let service = service_fn(|request| answer::answer(request, Rc::clone(&control), &snapshots));
     let talk = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)

@@ -199,6 +199,7 @@ impl<'a> Compiler<'a> {
             pools: pools.into(),
             trusted_proxies: config.trusted_proxies.clone().into(),
             limits: limits(config),
+            running: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.running)),
             timeouts: Arc::new(timeouts(config)),
             sessions: self.sessions.get().cloned().flatten(),
             access_log: previous.and_then(|previous| previous.access_log.clone()),
@@ -377,6 +378,7 @@ fn limits(config: &Config) -> Limits {
         response_header_bytes: limits.response_header_bytes,
         h2_streams: limits.h2_streams,
         idle_connections: limits.idle_connections,
+        concurrent_requests: limits.concurrent_requests,
     }
 }
 

@@ -21,7 +21,9 @@ use crate::config;
 use crate::config::pool::{Addresses, HashBy, HashMethod, SessionSecret};
 use crate::dataplane::snapshot::Snapshot;
 use crate::dataplane::tls::{AlpnOffer, ClientOptions, ClientPlan, Roots, ServerName};
+use crate::dataplane::upstream::bounds::Bounds;
 use crate::dataplane::upstream::endpoint::{Endpoint, Identity, Protocol, Tls};
+use crate::dataplane::upstream::gradient;
 use crate::dataplane::upstream::pick::{Balance, Key, Method};
 use crate::dataplane::upstream::pool::{Member, Pool, Settings};
 use crate::dataplane::upstream::queue;
@@ -123,6 +125,15 @@ fn one(
                 priority: place.priority,
                 is_far: endpoint.is_far,
                 reach: place.reach,
+                bounds: Bounds {
+                    requests: endpoint.bounds.requests,
+                    connections: endpoint.bounds.connections,
+                    adaptive: endpoint.bounds.adaptive.map(|adaptive| gradient::Plan {
+                        min: adaptive.min,
+                        max: adaptive.max,
+                        initial: adaptive.initial,
+                    }),
+                },
             });
         }
     }

@@ -91,6 +91,7 @@ impl Known<'_> {
             action,
             timeouts,
             retry,
+            limits,
             danger_allow_encoded_slashes,
         } = self.config;
         leads_there
@@ -98,6 +99,7 @@ impl Known<'_> {
             && *action == route.action
             && *timeouts == route.timeouts
             && *retry == route.retry
+            && *limits == route.limits
             && *danger_allow_encoded_slashes == route.danger_allow_encoded_slashes
     }
 }
@@ -134,7 +136,9 @@ fn one(
         response_timeout: route.timeouts.response,
         idle_timeout: route.timeouts.idle,
         stream_timeout: route.timeouts.stream,
-        retries: route.retry.attempts,
+        // There are ten at most.
+        retries: u8::try_from(route.retry.attempts).unwrap_or(u8::MAX),
+        concurrent_requests: route.limits.concurrent_requests,
         allow_encoded_slashes: route.danger_allow_encoded_slashes,
         life: known.map_or_else(Arc::default, |known| Arc::clone(&known.route.life)),
     }))
@@ -199,6 +203,7 @@ pub(super) fn refusing(
         idle_timeout: timeouts.idle,
         stream_timeout: timeouts.stream,
         retries: 0,
+        concurrent_requests: None,
         allow_encoded_slashes: true,
         life: Arc::default(),
     });

@@ -20,6 +20,7 @@ use crate::base::deadline::{Deadline, Deadlines};
 use crate::base::fault::Fault;
 use crate::dataplane::http::expect::Gate;
 use crate::dataplane::http::{Active, Flow, http1};
+use crate::dataplane::snapshot::{Counted, Route, Snapshot};
 use crate::dataplane::upstream::answer::AnswerBody;
 use crate::dataplane::upstream::endpoint::InFlight;
 use crate::telemetry::access_log::Record;
@@ -252,6 +253,9 @@ pub struct Closing {
     pub intake: Option<Rc<Intake>>,
     /// The endpoint's count.
     pub in_flight: Option<InFlight>,
+    /// The counts of exchanges in progress, of all and of the route, where they are limited.
+    in_all: Option<Counted>,
+    at_route: Option<Counted>,
     /// The downstream connection's count.
     pub active: Active,
     /// The deadline for what the endpoint does next.
@@ -281,6 +285,21 @@ impl ResponseBody {
         }
     }
 
+    /// Holds the end of an answer against its endpoint, unless it was the request that broke off.
+    #[cold]
+    fn blame(&self) {
+        let Some(closing) = &self.closing else {
+            return;
+        };
+        let broken = closing
+            .intake
+            .as_ref()
+            .and_then(|intake| intake.fault.get());
+        if let (Some(in_flight), None) = (&closing.in_flight, broken) {
+            in_flight.endpoint().note_cut();
+        }
+    }
+
     fn fail(&mut self, fault: Fault) -> BodyError {
         if let Some(closing) = &mut self.closing {
             let fault = closing
@@ -295,12 +314,31 @@ impl ResponseBody {
 }
 
 impl Closing {
+    /// Counts the exchange where there is a limit to how many are in progress.
+    ///
+    /// # Errors
+    /// [`Fault::ConcurrencyLimit`] when it is one too many.
+    #[inline]
+    pub fn count(&mut self, snapshot: &Snapshot, route: &Route) -> Result<(), Fault> {
+        if let Some(most) = snapshot.limits.concurrent_requests {
+            let counted = snapshot.running.enter(most);
+            self.in_all = Some(counted.ok_or(Fault::ConcurrencyLimit)?);
+        }
+        if let Some(most) = route.concurrent_requests {
+            let counted = route.life.running.enter(most);
+            self.at_route = Some(counted.ok_or(Fault::ConcurrencyLimit)?);
+        }
+        Ok(())
+    }
+
     /// The accounts of an exchange that has just begun.
     pub fn new(record: Record, active: Active) -> Self {
         Self {
             record,
             intake: None,
             in_flight: None,
+            in_all: None,
+            at_route: None,
             active,
             deadline: None,
             pause: Duration::MAX,
@@ -361,6 +399,7 @@ impl http_body::Body for ResponseBody {
                     }
                     None => return Poll::Pending,
                 }
+                this.blame();
                 return Poll::Ready(Some(Err(this.fail(Fault::ResponseStalled))));
             }
         };
@@ -376,6 +415,7 @@ impl http_body::Body for ResponseBody {
             }
             Some(Err(error)) => {
                 tracing::debug!(%error, "an answer broke off");
+                this.blame();
                 // The codec drops what it has not sent when a body fails: it sends while the body is waited for.
                 this.broken = Some(Fault::ResponseCut);
                 cx.waker().wake_by_ref();

@@ -53,6 +53,7 @@ async fn line(
     }
     let route = headers::find_route(&snapshot, downstream, &inbound)?;
     closing.record.route = Some(route.name.clone());
+    closing.count(&snapshot, route)?;
     inbound.run(&route.filters)?;
     let mut answer = match &route.action {
         Action::Redirect(redirect) => respond::redirect(redirect, downstream, &inbound),

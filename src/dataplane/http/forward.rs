@@ -21,13 +21,14 @@ use crate::dataplane::http::retry::{self, Remains};
 use crate::dataplane::http::upgrade::{self, Switch, Wish};
 use crate::dataplane::http::{Downstream, Engine};
 use crate::dataplane::snapshot::{Route, Snapshot};
+use crate::dataplane::upstream::admission::Entered;
 use crate::dataplane::upstream::answer::AnswerBody;
 use crate::dataplane::upstream::client::{Answered, Lease, Wants};
 use crate::dataplane::upstream::draft::{Added, Draft, Failure};
 use crate::dataplane::upstream::endpoint::{Endpoint, Protocol};
 use crate::dataplane::upstream::head::AnswerHead;
 use crate::dataplane::upstream::pick::Asker;
-use crate::dataplane::upstream::pool::Pool;
+use crate::dataplane::upstream::pool::{Member, Pool};
 use crate::dataplane::upstream::queue::Place;
 
 /// What an exchange passes by on its way, from the request's head to the answer's.
@@ -117,27 +118,32 @@ pub async fn forward(
         fresh: false,
         upgrade: wish.is_some(),
         idle_limit: passage.snapshot.limits.idle_connections,
+        connections: None,
         header_bytes: passage.snapshot.limits.response_header_bytes,
     };
     let mut refusals = REFUSALS;
     let mut waiting = Waiting::default();
     // When the first attempt begins: looking at a clock is for those that come later.
     let mut begins = Some(closing.record.started);
-    let mut endpoint = match pool.pick(&asker) {
-        Some(endpoint) => endpoint,
+    let mut entered = match pool.admit(&asker) {
+        Some(entered) => entered,
         None => {
             begins = None;
             Box::pin(waiting.wait(pool, &asker)).await?
         }
     };
     loop {
+        let (member, in_flight) = entered;
+        let endpoint = &member.endpoint;
+        closing.in_flight = Some(in_flight);
+        wants.connections = member.bounds.connections;
         let began = begins.take().unwrap_or_else(clock::now);
         let failure = match attempt(passage, (pool, endpoint), &mut outbound, wants, closing).await
         {
             Ok(answered) => {
                 observe::answer(pool, endpoint, &answered.head);
                 if pool.wants_latency() {
-                    learn(endpoint, began, &outbound, Some(answered.head.status));
+                    learn(member, began, &outbound, Some(answered.head.status));
                 }
                 let is_secure = passage.downstream.facts.secure.is_some();
                 let cookie = pool.set_cookie(&asker, endpoint, is_secure, clock::coarse_wall());
@@ -152,7 +158,6 @@ pub async fn forward(
             }
             Err(failure) => failure,
         };
-        closing.in_flight = None;
         observe::failure(pool, endpoint, failure.fault, failure.reused);
         let remains = Remains {
             unsent: failure.unsent,
@@ -164,10 +169,15 @@ pub async fn forward(
         if wants.fresh {
             // The endpoint is not to blame: its idle connection had ended.
             stale -= 1;
+            entered = match closing.in_flight.take() {
+                Some(in_flight) => (member, in_flight),
+                None => return Err(last),
+            };
             continue;
         }
+        closing.in_flight = None;
         if pool.wants_latency() && last.side() == Side::Upstream {
-            learn(endpoint, began, &outbound, None);
+            learn(member, began, &outbound, None);
         }
         if !may_repeat {
             return Err(last);
@@ -178,7 +188,7 @@ pub async fn forward(
         let is_refused = last == Fault::ConnectFailed && passage.route.retries > 0;
         if is_refused && refusals == 0 {
             asker = asker.afresh();
-            endpoint = Box::pin(waiting.wait(pool, &asker)).await?;
+            entered = Box::pin(waiting.wait(pool, &asker)).await?;
             continue;
         }
         if is_refused {
@@ -190,18 +200,18 @@ pub async fn forward(
             retries -= 1;
         }
         asker.pass_over(endpoint.id);
-        if let Some(next) = pool.pick(&asker) {
-            endpoint = next;
-        } else if let Some(same) = pool.pick(&asker.afresh()) {
+        entered = if let Some(next) = pool.enter(&asker) {
+            next
+        } else if let Some(same) = pool.enter(&asker.afresh()) {
             // All others were tried. One that broke off may serve the next connection; one that was slow will not.
             if !matches!(last, Fault::ResponseMissing | Fault::ConnectionLost) {
                 return Err(last);
             }
-            endpoint = same;
+            same
         } else {
             asker = asker.afresh();
-            endpoint = Box::pin(waiting.wait(pool, &asker)).await?;
-        }
+            Box::pin(waiting.wait(pool, &asker)).await?
+        };
     }
 }
 
@@ -215,30 +225,26 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Waits for a usable endpoint; when time is up, gives the least bad one, for one attempt.
-    async fn wait<'p>(
-        &mut self,
-        pool: &'p Pool,
-        asker: &Asker,
-    ) -> Result<&'p Arc<Endpoint>, Fault> {
-        let least_bad = pool.least_bad().ok_or(Fault::NoEndpoint)?;
+    /// Waits for a usable endpoint with room; when time is up, gives the least bad one if none is usable, for one attempt.
+    async fn wait<'p>(&mut self, pool: &'p Pool, asker: &Asker) -> Result<Entered<'p>, Fault> {
+        if pool.is_empty() {
+            return Err(Fault::NoEndpoint);
+        }
         let Some(plan) = pool.settings.queue else {
             self.has_ended = Some(Fault::NoEndpoint);
-            return Ok(least_bad);
+            return pool.enter_least_bad();
         };
         let place = match self.place.take() {
             Some(place) => place,
             None => Box::new(pool.wait(plan, clock::now()).ok_or(Fault::QueueFull)?),
         };
         let place = self.place.insert(place);
-        while place.is_called().await {
-            if let Some(endpoint) = pool.pick(asker) {
-                return Ok(endpoint);
-            }
+        if let Some(entered) = pool.take_turn(place, asker).await {
+            return Ok(entered);
         }
         self.place = None;
         self.has_ended = Some(Fault::QueueTimeout);
-        Ok(pool.least_bad().unwrap_or(least_bad))
+        pool.enter_least_bad()
     }
 }
 
@@ -258,8 +264,9 @@ impl Outbound {
     }
 }
 
-/// Tells an endpoint's latency how an attempt went that began at `began`; no status is no answer.
-fn learn(endpoint: &Endpoint, began: Instant, outbound: &Outbound, status: Option<StatusCode>) {
+/// Tells an endpoint's latency, and its limit if it adapts, how an attempt went that began at `began`; no status is no
+/// answer.
+fn learn(member: &Member, began: Instant, outbound: &Outbound, status: Option<StatusCode>) {
     let now = clock::now();
     // How long the client took to send its body is not the endpoint's doing.
     let moved = outbound
@@ -268,14 +275,22 @@ fn learn(endpoint: &Endpoint, began: Instant, outbound: &Outbound, status: Optio
         .and_then(|intake| intake.moved.get());
     let began = moved.map_or(began, |moved| began.max(moved));
     let took = now.saturating_duration_since(began);
-    let latency = endpoint.latency();
-    match status {
-        // A gateway, and an endpoint that turns requests away, are fast because they do nothing.
-        None
-        | Some(
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT,
-        ) => latency.fail(took, now),
-        Some(_) => latency.observe(took, now),
+    // A gateway, and an endpoint that turns requests away, are fast because they do nothing.
+    let is_good = status.is_some_and(|status| {
+        !matches!(
+            status,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        )
+    });
+    let endpoint = &member.endpoint;
+    if let Some(plan) = &member.bounds.adaptive {
+        let observed = is_good.then_some(took);
+        let in_flight = endpoint.in_flight();
+        endpoint.adaptive().observe(observed, in_flight, plan, now);
+    }
+    match is_good {
+        true => endpoint.latency().observe(took, now),
+        false => endpoint.latency().fail(took, now),
     }
 }
 
@@ -299,7 +314,6 @@ async fn attempt(
         unsent: true,
         reused: false,
     };
-    closing.in_flight = Some(endpoint.enter());
     closing.record.endpoint = Some(Arc::clone(&endpoint.label));
     closing.record.attempts = closing.record.attempts.saturating_add(1);
     if wants.upgrade && endpoint.identity.protocol == Protocol::H2 {

@@ -278,6 +278,7 @@ impl Pending {
         let Tunnel {
             stream: endpoint,
             early: first,
+            counted: _counted,
         } = endpoint;
         let traffic = Traffic::default();
         let (from_client, to_client) = tokio::io::split(client);

@@ -10,6 +10,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ use crate::base::fault::Fault;
 use crate::base::name::EndpointId;
 use crate::dataplane::tls::{Alpn, Stream};
 use crate::dataplane::upstream::answer::AnswerBody;
+use crate::dataplane::upstream::bounds::Counted;
 use crate::dataplane::upstream::connect::{self, Dialled, Parked};
 use crate::dataplane::upstream::draft::{Draft, Failure};
 use crate::dataplane::upstream::endpoint::{Endpoint, Protocol};
@@ -47,6 +49,9 @@ const PROOF: Duration = Duration::from_millis(250);
 
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// The same where an idle connection that cannot move may be in the way of a new one.
+const LEND: Duration = Duration::from_millis(50);
 
 /// An idle connection that this worker has not needed for so long is left for its neighbours.
 const PARK_AFTER: Duration = Duration::from_secs(1);
@@ -94,6 +99,8 @@ struct Shelf<B> {
     is_proven: Cell<bool>,
     /// For how many seconds the endpoint said last that it leaves connections open.
     patience: Cell<Option<u32>>,
+    /// Whether idle connections here may be ones that another worker waits for.
+    lends: Cell<bool>,
     shared: RefCell<Vec<Http2<B>>>,
     /// What the endpoint agreed to speak when it was dialled last.
     spoken: Cell<Option<Alpn>>,
@@ -108,6 +115,8 @@ pub struct Tunnel {
     pub stream: Stream,
     /// Bytes that belong to the tunnel and were read with the head.
     pub early: Bytes,
+    /// Its place among the connections to its endpoint.
+    pub counted: Option<Counted>,
 }
 
 #[derive(Debug)]
@@ -117,6 +126,7 @@ struct Http2<B> {
     streams: Rc<Cell<usize>>,
     /// How many streams the endpoint allows, as its task saw last.
     allowed: Rc<Cell<usize>>,
+    _counted: Counted,
 }
 
 /// What an exchange needs of its connection.
@@ -130,6 +140,8 @@ pub struct Wants {
     pub upgrade: bool,
     /// Idle connections to keep.
     pub idle_limit: usize,
+    /// Connections to the endpoint, over all workers.
+    pub connections: Option<NonZeroU32>,
     /// Bytes of the answer's header.
     pub header_bytes: usize,
 }
@@ -156,6 +168,8 @@ enum Kind<B> {
 pub struct Home<B> {
     shelf: Rc<Shelf<B>>,
     idle_limit: usize,
+    /// Whether connections are so few that an idle one is left for all workers at once.
+    is_limited: bool,
 }
 
 impl<B> Home<B> {
@@ -163,6 +177,9 @@ impl<B> Home<B> {
     pub fn keep(&self, mut wire: Wire) {
         wire.idle_since = clock::coarse();
         wire.seen = None;
+        if self.is_limited {
+            return self.leave(wire);
+        }
         let mut idle = self.shelf.idle.borrow_mut();
         let limit = match self.idle_limit {
             0 => 0,
@@ -172,6 +189,30 @@ impl<B> Home<B> {
             idle.push(wire);
         }
         self.shelf.idle_limit.set(self.idle_limit);
+    }
+
+    /// Leaves a connection for whoever wants it. One that cannot move stays, unless somebody waits for its place.
+    #[cold]
+    fn leave(&self, wire: Wire) {
+        let Some(endpoint) = self
+            .shelf
+            .endpoint
+            .upgrade()
+            .filter(|_| self.idle_limit > 0)
+        else {
+            return;
+        };
+        if wire.stream.can_move() {
+            if let Some(parked) = Parked::new(wire) {
+                endpoint.park(parked);
+            }
+            return;
+        }
+        let mut idle = self.shelf.idle.borrow_mut();
+        if !endpoint.sockets().is_wanted() && idle.len() < self.idle_limit {
+            idle.push(wire);
+            self.shelf.lends.set(true);
+        }
     }
 }
 
@@ -238,11 +279,21 @@ where
 
     /// Looks through the idle connections for as long as it is polled; the worker owns this future.
     pub async fn run(&self) {
+        let mut swept = clock::now();
         loop {
-            tokio::time::sleep(SWEEP).await;
+            let lends = || {
+                let shelves = self.shelves.by_endpoint.borrow();
+                shelves.values().any(|shelf| shelf.lends.get())
+            };
+            let nap = if lends() { LEND } else { SWEEP };
+            tokio::time::sleep(nap).await;
             let now = clock::now();
             let mut shelves = self.shelves.by_endpoint.borrow_mut();
-            shelves.retain(|_, shelf| shelf.sweep(now));
+            if now.saturating_duration_since(swept) >= SWEEP {
+                swept = now;
+                shelves.retain(|_, shelf| shelf.sweep(now));
+            }
+            shelves.values().for_each(|shelf| shelf.lend());
         }
     }
 
@@ -255,6 +306,7 @@ where
                 idle_limit: Cell::new(0),
                 is_proven: Cell::new(false),
                 patience: Cell::new(None),
+                lends: Cell::new(false),
                 shared: RefCell::default(),
                 spoken: Cell::new(None),
                 dialling: Cell::new(false),
@@ -271,21 +323,39 @@ where
         wants: Wants,
     ) -> Result<Lease<B>, Fault> {
         let began = clock::now();
-        let _dialling = Dialling::begin(shelf);
         let timeout = pool.settings.connect_timeout;
+        let counted = match wants.connections {
+            None => endpoint.sockets().count(),
+            Some(limit) => match shelf.place(endpoint, wants, limit, began + timeout).await? {
+                Place::New(counted) => counted,
+                Place::Idle(lease) => return Ok(lease),
+            },
+        };
+        let _dialling = Dialling::begin(shelf);
+        // One that is shared would belong to one worker, and the others would have none.
+        let only_http1 = wants.upgrade || wants.connections.is_some();
+        let addresses = pool.dials(endpoint);
         let Dialled { stream, protocol } =
-            connect::dial(endpoint, &pool.dials(endpoint), wants.upgrade, timeout).await?;
+            connect::dial(endpoint, &addresses, only_http1, timeout).await?;
         let born = clock::now();
         if !wants.upgrade {
             shelf.spoken.set(Some(protocol));
         }
         let mut lease = match protocol {
-            Alpn::Http1 => shelf.start_http1(stream, born, wants),
-            Alpn::H2 => shelf.start_http2(stream, born, wants).await?,
+            Alpn::Http1 => shelf.start_http1(stream, born, counted, wants),
+            Alpn::H2 => shelf.start_http2(stream, born, counted, wants).await?,
         };
         lease.connect_time = Some(born.saturating_duration_since(began));
         Ok(lease)
     }
+}
+
+/// What an exchange waits for where connections are limited.
+enum Place<B> {
+    /// The right to open one.
+    New(Counted),
+    /// One that became idle.
+    Idle(Lease<B>),
 }
 
 /// Marks a shelf while a connection is being dialled, and wakes those who wait for it, however it ends.
@@ -363,10 +433,8 @@ where
                 note_closed(endpoint, idle_since, seen);
                 continue;
             }
-            if let Some(stream) = parked.adopt() {
-                let mut lease = self.start_http1(stream, born, wants);
-                lease.reused = true;
-                return Some(lease);
+            if let Some(wire) = parked.adopt() {
+                return Some(self.lease_http1(wire, wants));
             }
         }
         None
@@ -398,12 +466,71 @@ where
         }
     }
 
-    fn start_http1(self: &Rc<Self>, stream: Stream, born: Instant, wants: Wants) -> Lease<B> {
+    /// Waits for a connection to become idle, or for leave to open one, since there are `limit` of them. Who has a place
+    /// among the exchanges finds one soon: it is just given back, or lies idle with a worker that gives it up.
+    async fn place(
+        self: &Rc<Self>,
+        endpoint: &Endpoint,
+        wants: Wants,
+        limit: NonZeroU32,
+        until: Instant,
+    ) -> Result<Place<B>, Fault> {
+        let sockets = endpoint.sockets();
+        loop {
+            // Said before each look, so that nothing is freed behind its back.
+            let _hunger = sockets.want();
+            if let Some(counted) = sockets.try_count(limit) {
+                return Ok(Place::New(counted));
+            }
+            if !wants.fresh
+                && let Some(lease) = self.take(endpoint, wants)
+            {
+                return Ok(Place::Idle(lease));
+            }
+            // One that this exchange cannot use makes room for one that it can.
+            if self.close_idle() || endpoint.close_parked() {
+                continue;
+            }
+            let freed = tokio::time::timeout_at(until.into(), sockets.freed()).await;
+            freed.map_err(|_| Fault::EndpointsBusy)?;
+        }
+    }
+
+    /// Closes the connection that is idle for the longest time; `false` if there is none.
+    fn close_idle(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let has_some = !idle.is_empty();
+        if has_some {
+            idle.remove(0);
+        }
+        has_some
+    }
+
+    /// Gives up idle connections in whose place another worker waits to open one.
+    fn lend(&self) {
+        if !self.lends.get() {
+            return;
+        }
+        let wanted = self.endpoint.upgrade();
+        if wanted.is_none_or(|endpoint| endpoint.sockets().is_wanted()) {
+            self.close_idle();
+        }
+        self.lends.set(!self.idle.borrow().is_empty());
+    }
+
+    fn start_http1(
+        self: &Rc<Self>,
+        stream: Stream,
+        born: Instant,
+        counted: Counted,
+        wants: Wants,
+    ) -> Lease<B> {
         let wire = Wire {
             stream,
             born,
             idle_since: born,
             seen: None,
+            counted: Some(counted),
         };
         Lease {
             reused: false,
@@ -415,6 +542,7 @@ where
         &self,
         stream: Stream,
         born: Instant,
+        counted: Counted,
         wants: Wants,
     ) -> Result<Lease<B>, Fault> {
         let (sender, allowed) = http2::open(stream, wants.header_bytes).await?;
@@ -423,6 +551,7 @@ where
             born,
             streams: Rc::default(),
             allowed,
+            _counted: counted,
         };
         let lease = connection.lease(false, wants);
         self.shared.borrow_mut().push(connection);
@@ -543,6 +672,7 @@ where
             header_bytes,
             idle_limit,
             repeatable,
+            connections,
             ..
         } = self.wants;
         match self.kind {
@@ -558,7 +688,11 @@ where
                 if self.reused {
                     shelf.is_proven.set(true);
                 }
-                let home = Home { shelf, idle_limit };
+                let home = Home {
+                    shelf,
+                    idle_limit,
+                    is_limited: connections.is_some(),
+                };
                 let (body, tunnel) = match rest {
                     Rest::Whole(bytes, wire) => {
                         if let Some(wire) = wire {
@@ -567,8 +701,16 @@ where
                         (AnswerBody::Whole(bytes), None)
                     }
                     Rest::Flowing(flow) => (AnswerBody::Http1(flow, home), None),
-                    Rest::Switched(stream, early) => {
-                        (AnswerBody::empty(), Some(Tunnel { stream, early }))
+                    Rest::Switched(wire, early) => {
+                        let Wire {
+                            stream, counted, ..
+                        } = wire;
+                        let tunnel = Tunnel {
+                            stream,
+                            early,
+                            counted,
+                        };
+                        (AnswerBody::empty(), Some(tunnel))
                     }
                 };
                 Ok(Answered { head, body, tunnel })

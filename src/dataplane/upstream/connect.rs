@@ -12,6 +12,7 @@ use crate::base::addr::EndpointAddr;
 use crate::base::fault::Fault;
 use crate::base::stagger;
 use crate::dataplane::tls::{Alpn, Stream, Tcp, Transport};
+use crate::dataplane::upstream::bounds::Counted;
 use crate::dataplane::upstream::endpoint::{Endpoint, Protocol};
 use crate::dataplane::upstream::http1::Wire;
 
@@ -151,6 +152,8 @@ pub struct Parked {
     pub born: Instant,
     /// When it was seen open last, while it was idle.
     pub seen: Option<Instant>,
+    /// Its place among the connections to its endpoint.
+    counted: Option<Counted>,
 }
 
 #[derive(Debug)]
@@ -172,6 +175,7 @@ impl Parked {
             idle_since: wire.idle_since,
             born: wire.born,
             seen: wire.seen,
+            counted: wire.counted,
         })
     }
 
@@ -184,11 +188,18 @@ impl Parked {
     }
 
     /// Puts the connection on this worker's event loop.
-    pub fn adopt(self) -> Option<Stream> {
-        match self.socket {
-            Socket::Tcp(socket) => Some(Stream::Tcp(Tcp(TcpStream::from_std(socket).ok()?))),
-            Socket::Unix(socket) => UnixStream::from_std(socket).ok().map(Stream::Unix),
-        }
+    pub fn adopt(self) -> Option<Wire> {
+        let stream = match self.socket {
+            Socket::Tcp(socket) => Stream::Tcp(Tcp(TcpStream::from_std(socket).ok()?)),
+            Socket::Unix(socket) => Stream::Unix(UnixStream::from_std(socket).ok()?),
+        };
+        Some(Wire {
+            stream,
+            born: self.born,
+            idle_since: self.idle_since,
+            seen: self.seen,
+            counted: self.counted,
+        })
     }
 }
 

@@ -12,10 +12,13 @@ use crate::base::addr::EndpointAddr;
 use crate::base::clock;
 use crate::base::name::{EndpointId, PoolName};
 use crate::dataplane::tls::{ClientPlan, Digest, ServerName};
+use crate::dataplane::upstream::bounds::Sockets;
 use crate::dataplane::upstream::connect::Parked;
+use crate::dataplane::upstream::gradient::Adaptive;
 use crate::dataplane::upstream::health::{Change, Event, Health, Policy, Standing};
 use crate::dataplane::upstream::keep_alive::{Age, IDLE_LIMIT, KeepAlive, WITNESSES};
 use crate::dataplane::upstream::latency::Latency;
+use crate::dataplane::upstream::queue::Queue;
 
 /// Idle connections that workers leave with one endpoint for their neighbours, at most.
 const PARKED_LIMIT: usize = 128;
@@ -81,6 +84,7 @@ pub struct Endpoint {
     is_usable: AtomicBool,
     /// As seldom written.
     keep_alive: KeepAlive,
+    sockets: Arc<Sockets>,
     live: Live,
 }
 
@@ -89,9 +93,12 @@ pub struct Endpoint {
 struct Live {
     in_flight: AtomicUsize,
     latency: Latency,
+    adaptive: Adaptive,
     joins: AtomicU64,
     /// Exchanges that ended well and that its health has not taken in yet.
     successes: AtomicU32,
+    /// Answers that broke off and that its health has not taken in yet.
+    cuts: AtomicU32,
     /// Those that became idle last are at the end.
     parked: Mutex<Vec<Parked>>,
     /// When somebody looked through them last, in milliseconds.
@@ -121,11 +128,14 @@ impl Endpoint {
             tls,
             is_usable: AtomicBool::new(health.standing() == Standing::Healthy),
             keep_alive: KeepAlive::default(),
+            sockets: Arc::default(),
             live: Live {
                 in_flight: AtomicUsize::default(),
                 latency: Latency::default(),
+                adaptive: Adaptive::default(),
                 joins: AtomicU64::default(),
                 successes: AtomicU32::default(),
+                cuts: AtomicU32::default(),
                 parked: Mutex::default(),
                 parked_seen: AtomicU64::default(),
                 health: Mutex::new(health),
@@ -155,6 +165,26 @@ impl Endpoint {
     /// Notes that an exchange has ended well.
     pub fn note_success(&self) {
         self.live.successes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that an answer has broken off, which was taken for a success when it began.
+    #[cold]
+    pub fn note_cut(&self) {
+        let fewer = |successes: u32| successes.checked_sub(1);
+        // Its health may have taken in the success already.
+        let _ = self
+            .live
+            .successes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
+        self.live.cuts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many answers have broken off since this was asked last.
+    pub(super) fn take_cuts(&self) -> u32 {
+        match self.live.cuts.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.live.cuts.swap(0, Ordering::Relaxed),
+        }
     }
 
     /// Takes an event into its health. The pool decides what else follows from that, so it alone asks.
@@ -218,13 +248,42 @@ impl Endpoint {
         &self.live.latency
     }
 
+    /// How many exchanges it does best with; found out only where somebody asks for it.
+    pub fn adaptive(&self) -> &Adaptive {
+        &self.live.adaptive
+    }
+
     /// Counts one more exchange until the guard is dropped.
     #[inline]
     pub fn enter(self: &Arc<Self>) -> InFlight {
         self.live.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight {
             endpoint: Arc::clone(self),
+            queue: None,
         }
+    }
+
+    /// The same if there are fewer than `limit`; the end of it is told those who wait in `queue`.
+    pub(super) fn try_enter(
+        self: &Arc<Self>,
+        limit: usize,
+        queue: &Arc<Queue>,
+    ) -> Option<InFlight> {
+        let next = |running| (running < limit).then_some(running + 1);
+        let entered = self
+            .live
+            .in_flight
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        entered.ok().map(|_| InFlight {
+            endpoint: Arc::clone(self),
+            queue: Some(Arc::clone(queue)),
+        })
+    }
+
+    /// The connections to it.
+    #[inline]
+    pub fn sockets(&self) -> &Arc<Sockets> {
+        &self.sockets
     }
 
     /// How long it leaves idle connections open.
@@ -243,6 +302,18 @@ impl Endpoint {
             let place = parked.iter().rposition(later).map_or(0, |at| at + 1);
             parked.insert(place, connection);
         }
+        drop(parked);
+        self.sockets.tell();
+    }
+
+    /// Closes the idle connection that was left first, to make room; `false` if there is none.
+    pub fn close_parked(&self) -> bool {
+        let mut parked = self.parked();
+        let has_some = !parked.is_empty();
+        if has_some {
+            parked.remove(0);
+        }
+        has_some
     }
 
     /// Takes the idle connection that became so last, if it may be used.
@@ -305,6 +376,8 @@ impl fmt::Debug for Endpoint {
 #[derive(Debug)]
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
+    /// Those who wait for the room that it takes; absent where there is room for all.
+    queue: Option<Arc<Queue>>,
 }
 
 impl InFlight {
@@ -317,6 +390,9 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.endpoint.live.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if let Some(queue) = &self.queue {
+            queue.call_one();
+        }
     }
 }
 

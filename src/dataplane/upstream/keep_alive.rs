@@ -1,8 +1,8 @@
 //! How long an endpoint leaves an idle connection open: what it says, and what is seen of it.
 //!
 //! A request that goes out on a connection which the endpoint closes just then is lost, and may not be sent again if it does
-//! more than once what it does once. So idle connections are given up a while before the endpoint would ([`KeepAlive::limit`]). What
-//! it is, is learned: from `Keep-Alive: timeout=5` in answers, and from connections that were found closed, of which is
+//! more than once what it does once. So idle connections are given up a while before the endpoint would
+//! ([`KeepAlive::limit`]). What it is, is learned: from `Keep-Alive: timeout=5` in answers, and from connections that were found closed, of which is
 //! known between which ages that happened. The shorter one holds.
 //!
 //! Connections of very different ages that close at one moment tell of a restart and not of a timeout, and teach nothing.

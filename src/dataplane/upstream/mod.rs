@@ -5,11 +5,14 @@
 //! worker ([`client::Connections`]); an idle one that the worker does not need is left with the endpoint, where
 //! the neighbours find it.
 
+pub mod admission;
 pub mod answer;
+pub mod bounds;
 pub mod client;
 pub mod connect;
 pub mod draft;
 pub mod endpoint;
+pub mod gradient;
 pub mod head;
 pub mod health;
 pub mod http1;

@@ -15,15 +15,20 @@ use http::HeaderValue;
 use http::request::Parts;
 
 use crate::base::addr::EndpointAddr;
+use crate::base::fault::Fault;
 use crate::base::name::PoolName;
-use crate::dataplane::upstream::endpoint::Endpoint;
+use crate::dataplane::upstream::bounds::Bounds;
+use crate::dataplane::upstream::endpoint::{Endpoint, InFlight};
 use crate::dataplane::upstream::health::{Blame, Change, Event, Policy, Standing};
 use crate::dataplane::upstream::pick::{Asker, Balance};
 use crate::dataplane::upstream::probe::Plan;
-use crate::dataplane::upstream::queue::{self, Place, Queue};
+use crate::dataplane::upstream::queue::{self, Queue};
 use crate::dataplane::upstream::reach::{Dials, Reach};
 use crate::dataplane::upstream::sticky::{self, Sticky};
 use crate::dataplane::upstream::tiers::Tiers;
+
+/// Answers of one endpoint that broke off between two ticks and are held against it, at most.
+const CUTS: u32 = 1000;
 
 /// An endpoint and its share of the pool's work.
 #[derive(Clone, Debug)]
@@ -38,6 +43,8 @@ pub struct Member {
     pub is_far: bool,
     /// Where it is, if it is known by name.
     pub reach: Option<Arc<Reach>>,
+    /// What it takes at most.
+    pub bounds: Bounds,
 }
 
 impl Member {
@@ -49,6 +56,7 @@ impl Member {
             priority: 0,
             is_far: false,
             reach: None,
+            bounds: Bounds::default(),
         }
     }
 
@@ -58,6 +66,25 @@ impl Member {
             && self.weight == other.weight
             && self.tier() == other.tier()
             && self.reach == other.reach
+            && self.bounds == other.bounds
+    }
+
+    /// Whether it may take another exchange.
+    pub(super) fn has_room(&self) -> bool {
+        self.endpoint.in_flight() < self.most()
+    }
+
+    /// How many exchanges it takes at a time.
+    pub(super) fn most(&self) -> usize {
+        let most = self.bounds.exchanges();
+        match &self.bounds.adaptive {
+            None => most,
+            Some(plan) => most.min(self.endpoint.adaptive().limit(plan)),
+        }
+    }
+
+    pub(super) fn try_enter(&self, queue: &Arc<Queue>) -> Option<InFlight> {
+        self.endpoint.try_enter(self.most(), queue)
     }
 
     /// What it shares with the members of its tier.
@@ -98,6 +125,9 @@ pub struct Pool {
     pub settings: Settings,
     tiers: Tiers,
     sticky: Option<Sticky>,
+    /// Whether an endpoint may be full.
+    pub(super) is_bounded: bool,
+    wants_latency: bool,
     /// Shared with the pools of this name in the snapshots before and after.
     pub live: Arc<Live>,
 }
@@ -109,7 +139,7 @@ pub struct Live {
     judging: Mutex<()>,
     is_out: AtomicBool,
     ejections: Ejections,
-    queue: Arc<Queue>,
+    pub(super) queue: Arc<Queue>,
 }
 
 /// Ejections so far, by what they were for.
@@ -166,6 +196,11 @@ impl Pool {
         Self {
             name,
             sticky: sticky.map(|sticky| Sticky::new(sticky, &members)),
+            wants_latency: matches!(settings.balance, Balance::PeakEwma)
+                || members
+                    .iter()
+                    .any(|member| member.bounds.adaptive.is_some()),
+            is_bounded: members.iter().any(|member| !member.bounds.is_none()),
             members: members.into(),
             settings,
             tiers,
@@ -175,7 +210,9 @@ impl Pool {
 
     /// What its picks have to know of a request that comes from `client`.
     pub fn asker(&self, parts: &Parts, client: IpAddr, now: Instant, wall: SystemTime) -> Asker {
-        let mut asker = Asker::at(now).with_ramp(self.settings.slow_start);
+        let mut asker = Asker::at(now)
+            .with_ramp(self.settings.slow_start)
+            .with_bounds(self.is_bounded);
         if let Some(sticky) = &self.sticky {
             asker = asker.with_session(sticky.session(parts, wall));
         }
@@ -188,19 +225,18 @@ impl Pool {
         }
     }
 
-    /// Whether picks go by how long endpoints take, which then has to be observed.
+    /// Whether picks or limits go by how long endpoints take, which then has to be observed.
     pub fn wants_latency(&self) -> bool {
-        matches!(self.settings.balance, Balance::PeakEwma)
+        self.wants_latency
     }
 
     /// Chooses an endpoint for whoever asks; `None` when there is none left.
-    pub fn pick(&self, asker: &Asker) -> Option<&Arc<Endpoint>> {
+    pub(super) fn pick(&self, asker: &Asker) -> Option<&Member> {
         let own = asker.session.and_then(|session| {
             let member = self.members.get(session.member as usize);
-            member.filter(|member| asker.may_take(&member.endpoint))
+            member.filter(|member| asker.may_take(member))
         });
-        let picked = own.or_else(|| self.tiers.pick(&self.members, asker));
-        picked.map(|member| &member.endpoint)
+        own.or_else(|| self.tiers.pick(&self.members, asker))
     }
 
     /// The `Set-Cookie` that an answer of `endpoint` brings whoever asked, if it is to bring one.
@@ -232,23 +268,6 @@ impl Pool {
         }
     }
 
-    /// The endpoint that is the least bad, for when none is usable: the best standing, then the fewest exchanges.
-    pub fn least_bad(&self) -> Option<&Arc<Endpoint>> {
-        let members = self.in_turn();
-        let endpoints = members.map(|member| &member.endpoint);
-        endpoints.min_by_key(|endpoint| (endpoint.standing(), endpoint.in_flight()))
-    }
-
-    /// A place in the queue of those who wait for an endpoint; `None` if it is full.
-    pub fn wait(&self, plan: queue::Plan, now: Instant) -> Option<Place> {
-        self.live.queue.enter(plan, now)
-    }
-
-    /// Whether requests wait for an endpoint.
-    pub fn is_wanted(&self) -> bool {
-        self.live.queue.is_waiting()
-    }
-
     /// Takes in what has happened at one of its endpoints; `detail` is for the process log, should something change.
     pub fn note(&self, endpoint: &Endpoint, event: Event, detail: &dyn fmt::Display, now: Instant) {
         let _judging = self.live.judge();
@@ -262,6 +281,12 @@ impl Pool {
         let _judging = self.live.judge();
         let mut has_changed = false;
         for member in &self.members {
+            let cuts = member.endpoint.take_cuts().min(CUTS);
+            for _ in 0..cuts {
+                let event = Event::Failed { retry_after: None };
+                let detail = Fault::ResponseCut.token();
+                has_changed |= self.judge(&member.endpoint, event, &detail, now);
+            }
             has_changed |= self.judge(&member.endpoint, Event::Ticked, &"", now);
         }
         // Those that were out may be gone, and the members be others now.
@@ -271,8 +296,8 @@ impl Pool {
         }
         // A reload may have changed the threshold.
         self.publish();
-        if self.is_wanted() && self.members.iter().any(|one| one.endpoint.is_usable()) {
-            self.live.queue.call();
+        if self.live.queue.is_waiting() && self.has_usable() {
+            self.call(false, now);
         }
     }
 
@@ -350,7 +375,7 @@ impl Pool {
             }
             (true, false) => {
                 tracing::info!(pool = %self.name, "an endpoint of the pool is healthy again");
-                self.live.queue.begin_calling();
+                self.call(true, now);
             }
             (true, true) | (false, false) => {}
         }
@@ -390,7 +415,7 @@ impl Pool {
     }
 
     /// Those that take exchanges at all.
-    fn in_turn(&self) -> impl Iterator<Item = &Member> {
+    pub(super) fn in_turn(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(|member| member.weight > 0)
     }
 
@@ -498,7 +523,7 @@ mod tests {
         pool.note(endpoint(&pool, 1), Event::Refused, &"", now);
         assert_eq!(standings(&pool), [Standing::Healthy, Standing::Refusing]);
         assert_eq!(
-            pool.pick(&Asker::at(clock::now())).unwrap().id,
+            pool.pick(&Asker::at(clock::now())).unwrap().endpoint.id,
             endpoint(&pool, 0).id
         );
     }
@@ -557,6 +582,20 @@ mod tests {
         );
     }
 
+    #[test]
+    fn an_endpoint_whose_answers_break_off_is_ejected() {
+        let pool = pool(2, None);
+        let now = clock::now();
+        for _ in 0..5 {
+            endpoint(&pool, 0).note_success();
+            endpoint(&pool, 0).note_cut();
+        }
+        endpoint(&pool, 1).note_cut();
+        assert_eq!(standings(&pool), [Standing::Healthy, Standing::Healthy]);
+        pool.tick(now);
+        assert_eq!(standings(&pool), [Standing::Ejected, Standing::Healthy]);
+    }
+
     /// Thousands of events on pools of all sizes, in virtual time.
     #[test]
     fn whatever_happens_the_rules_of_a_pool_hold() {
@@ -576,13 +615,13 @@ mod tests {
             for step in 0..400 {
                 now += Duration::from_millis(dice(400));
                 if let Some(picked) = pool.pick(&Asker::at(clock::now())) {
-                    let is_healthy = picked.standing() == Standing::Healthy;
+                    let is_healthy = picked.endpoint.standing() == Standing::Healthy;
                     assert!(
                         is_healthy,
                         "seed {seed} step {step}: {:?}",
                         standings(&pool)
                     );
-                    running.push(picked.enter());
+                    running.push(picked.endpoint.enter());
                 } else {
                     assert!(!pool.has_healthy(), "seed {seed} step {step}");
                 }

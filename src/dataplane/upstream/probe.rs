@@ -185,6 +185,7 @@ async fn exchange(
                 born: now,
                 idle_since: now,
                 seen: None,
+                counted: None,
             };
             let answer = http1::exchange(wire, draft, HEADER_LIMIT, |_| {}).await;
             let answer = answer.map_err(|failure| Failure::Fault(failure.fault))?;

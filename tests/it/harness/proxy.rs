@@ -115,6 +115,13 @@ impl Proxy {
         Client::connect(self.address())
     }
 
+    /// What the process tells of itself, where its config has `admin: { address: unix:admin.sock }`.
+    #[track_caller]
+    pub fn metrics(&self) -> String {
+        let mut client = Client::unix(&self.folder.path().join("admin.sock"));
+        client.get("/metrics").text().to_owned()
+    }
+
     /// Writes another config and has it taken up.
     pub fn rewrite(&self, text: &str, values: Values<'_>) -> Arc<Outcome> {
         self.write(text, values);

@@ -26,6 +26,7 @@ use self::decode::{Decoded, Framing};
 use self::flow::Left;
 use crate::base::fault::Fault;
 use crate::dataplane::tls::Stream;
+use crate::dataplane::upstream::bounds::Counted;
 use crate::dataplane::upstream::draft::{Added, Draft, Failure};
 use crate::dataplane::upstream::head::AnswerHead;
 
@@ -59,6 +60,8 @@ pub struct Wire {
     pub idle_since: Instant,
     /// When it was seen open last, while it was idle.
     pub seen: Option<Instant>,
+    /// Its place among the connections to its endpoint; absent where they are not counted.
+    pub counted: Option<Counted>,
 }
 
 impl Wire {
@@ -93,8 +96,8 @@ pub enum Rest<B> {
     Whole(Bytes, Option<Wire>),
     /// A body that is on its way.
     Flowing(Box<Flow<B>>),
-    /// No HTTP: the endpoint has switched protocols. The socket, and what came on it already.
-    Switched(Stream, Bytes),
+    /// No HTTP: the endpoint has switched protocols. The connection, and what came on it already.
+    Switched(Wire, Bytes),
 }
 
 /// Sends a request and waits for the head of its answer. Dropping the future closes the connection.
@@ -169,7 +172,7 @@ where
 {
     let Decoded { head, patience, .. } = decoded;
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        let rest = Rest::Switched(wire.stream, rest);
+        let rest = Rest::Switched(wire, rest);
         return Answer {
             head,
             rest,

@@ -73,7 +73,7 @@ pub(super) fn pick<'a>(hash: &Hash, members: &'a [Member], asker: &Asker) -> Opt
         return round_robin::pick(&hash.schedule, members, asker);
     };
     let own = members.get(hash.at(key)?)?;
-    if asker.may_take(&own.endpoint) && in_flight(own) < LOAD_FLOOR {
+    if asker.may_take(own) && in_flight(own) < LOAD_FLOOR {
         return Some(own);
     }
     elsewhere(hash, key, members, asker)
@@ -90,10 +90,10 @@ fn elsewhere<'a>(
     let mean = Mean::of(members, key);
     let keys = (0..=TRIES).map(|count| if count == 0 { key } else { mix(key, count) });
     let found = keys.filter_map(|key| members.get(hash.at(key)?));
-    let mut usable = found.filter(|member| asker.may_take(&member.endpoint));
+    let mut usable = found.filter(|member| asker.may_take(member));
     let free = usable.find(|member| !mean.is_exceeded_by(member));
     let least = || {
-        let some = sample(members, key).filter(|member| asker.may_take(&member.endpoint));
+        let some = sample(members, key).filter(|member| asker.may_take(member));
         some.reduce(|least, member| {
             let is_less = in_flight(member) * u64::from(least.weight)
                 < in_flight(least) * u64::from(member.weight);

@@ -45,7 +45,7 @@ fn least<'a>(members: impl Iterator<Item = &'a Member>) -> Option<&'a Member> {
 /// The same for somebody who has tried some, or where endpoints join slowly.
 #[cold]
 fn choosy<'a>(members: impl Iterator<Item = &'a Member>, asker: &Asker) -> Option<&'a Member> {
-    let usable = members.filter(|member| member.weight > 0 && asker.may_take(&member.endpoint));
+    let usable = members.filter(|member| member.weight > 0 && asker.may_take(member));
     match asker.ramp {
         Some(_) => ramping(usable, asker),
         None => least(usable),

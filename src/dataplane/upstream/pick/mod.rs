@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::base::name::EndpointId;
-use crate::dataplane::upstream::endpoint::{Endpoint, JOINED};
+use crate::dataplane::upstream::endpoint::JOINED;
 use crate::dataplane::upstream::pool::Member;
 use crate::dataplane::upstream::sticky::Session;
 
@@ -69,8 +69,10 @@ pub enum Picker {
 #[derive(Debug)]
 pub struct Asker {
     tried: SmallVec<[EndpointId; 4]>,
-    /// Whether nobody was tried and nobody joins slowly: what most picks are, told by one look.
+    /// Whether nobody was tried, nobody joins slowly and nobody has bounds: what most picks are, told by one look.
     is_plain: bool,
+    /// Whether endpoints may be full.
+    is_bounded: bool,
     now: Instant,
     /// The hash of what the request is known again by.
     key: Option<u64>,
@@ -86,6 +88,7 @@ impl Asker {
         Self {
             tried: SmallVec::new(),
             is_plain: true,
+            is_bounded: false,
             now,
             key: None,
             ramp: None,
@@ -105,6 +108,16 @@ impl Asker {
         Self {
             ramp,
             is_plain: self.is_plain && ramp.is_none(),
+            ..self
+        }
+    }
+
+    /// The same where endpoints may be full.
+    #[must_use]
+    pub(super) fn with_bounds(self, is_bounded: bool) -> Self {
+        Self {
+            is_bounded,
+            is_plain: self.is_plain && !is_bounded,
             ..self
         }
     }
@@ -130,9 +143,12 @@ impl Asker {
         }
     }
 
-    /// Whether an endpoint comes into question.
-    pub(super) fn may_take(&self, endpoint: &Endpoint) -> bool {
-        endpoint.is_usable() && (self.is_plain || !self.tried.contains(&endpoint.id))
+    /// Whether a member comes into question.
+    pub(super) fn may_take(&self, member: &Member) -> bool {
+        let endpoint = &member.endpoint;
+        endpoint.is_usable()
+            && (self.is_plain
+                || (!self.tried.contains(&endpoint.id) && (!self.is_bounded || member.has_room())))
     }
 
     /// A member's share of the work, to be held against that of others.

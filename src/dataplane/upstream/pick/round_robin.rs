@@ -23,7 +23,7 @@ pub(super) fn pick<'a>(
     if asker.ramp.is_some() {
         return ramping(schedule, count, members, asker);
     }
-    if asker.may_take(&first.endpoint) {
+    if asker.may_take(first) {
         return Some(first);
     }
     next(schedule, place, members, asker)
@@ -41,12 +41,12 @@ pub(super) fn next<'a>(
         .after(place)
         .take(TURNS_LIMIT)
         .filter_map(|member| members.get(member));
-    let in_turn = turns.find(|member| asker.may_take(&member.endpoint));
+    let in_turn = turns.find(|member| asker.may_take(member));
     in_turn.or_else(|| {
         let start = place.checked_rem(members.len())?;
         let (behind, ahead) = members.split_at_checked(start)?;
         let mut all = ahead.iter().chain(behind);
-        all.find(|member| member.weight > 0 && asker.may_take(&member.endpoint))
+        all.find(|member| member.weight > 0 && asker.may_take(member))
     })
 }
 
@@ -64,7 +64,7 @@ fn ramping<'a>(
         .after(before)
         .take(TURNS_LIMIT)
         .filter_map(|member| members.get(member));
-    let found = turns.find(|member| asker.may_take(&member.endpoint) && asker.admits(member, dice));
+    let found = turns.find(|member| asker.may_take(member) && asker.admits(member, dice));
     // If nobody is let in all join alike, and the first in turn is as good as any.
     found.or_else(|| next(schedule, before, members, asker))
 }

@@ -41,8 +41,7 @@ impl Draw {
         is_better: impl Fn(&Member, &Member) -> bool,
     ) -> Option<&'a Member> {
         let (place, other, dice) = self.places();
-        let is_first =
-            |member: &Member| asker.may_take(&member.endpoint) && asker.admits(member, dice);
+        let is_first = |member: &Member| asker.may_take(member) && asker.admits(member, dice);
         let Some(first) = self.near(place, members, is_first) else {
             return round_robin::next(&self.schedule, place, members, asker);
         };
