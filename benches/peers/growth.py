@@ -22,7 +22,7 @@ from idle import Idle
 from measure import measure
 from servers import Servers
 
-NAMES = ["routes", "endpoints", "idle", "log", "workers"]
+NAMES = ["routes", "endpoints", "balance", "idle", "log", "workers"]
 TOOLS = ["nginx", "wrk", "openssl", "taskset", "setpriv"]
 KEPT = wrk(64, "/files/1k")
 
@@ -61,8 +61,10 @@ def arguments():
         options.left_out = (f"workers, which need 4 CPUs and have {len(options.cpus)}: two for the workers, one for "
                             "the load, one for the origin")
     options.routes, options.endpoints, options.idle = (10, 100_000), (2, 1000), 10_000
+    options.balanced = (10, 1000)
     if options.quick:
         options.routes, options.endpoints, options.idle = (10, 1000), (2, 100), 200
+        options.balanced = (10,)
     return options
 
 
@@ -84,6 +86,11 @@ def pairs(options, servers, addresses):
         yield f"endpoints, `{algorithm}`", [
             Side(f"{count}", {"pools": {"origin": {"balance": algorithm, "endpoints": addresses[:count]}}})
             for count in options.endpoints]
+    for count in options.balanced if "balance" in options.only else []:
+        for algorithm in ("least_connections", "peak_ewma"):
+            yield f"balance, {count} endpoints, `{algorithm}`", [
+                Side(word, {"pools": {"origin": {"balance": word, "endpoints": addresses[:count]}}})
+                for word in ("round_robin", algorithm)]
     if "idle" in options.only:
         yield "idle connections", [
             Side(f"{count}", {"timeouts": {"keep_alive": "1h"}}, idle=count) for count in (0, options.idle)]

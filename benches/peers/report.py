@@ -51,7 +51,8 @@ def version(name, program):
     """A program's name and version. wrk says it and fails."""
     told = subprocess.run([program, "-v" if name in ("nginx", "HAProxy", "wrk") else "--version"], capture_output=True,
                           text=True)
-    number = re.search(r"\d+\.\d+\S*", told.stdout + told.stderr)
+    # Envoy says where it is before it says what it is.
+    number = re.search(r"\d+\.\d+[\w.-]*", (told.stdout + told.stderr).replace(str(program), ""))
     return f"{name} {number[0] if number else 'of an unknown version'}"
 
 
