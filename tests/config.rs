@@ -142,7 +142,7 @@ fn show_routes(text: &mut String, routes: &[route::Route], pools: &[pool::Pool])
         if let Some(most) = route.limits.concurrent_requests {
             writeln!(text, "  at most {most} at a time").unwrap();
         }
-        if route.retry != route::Retry::default() {
+        if *route.retry != route::Retry::default() {
             writeln!(text, "  {:?}", route.retry).unwrap();
         }
     }
@@ -174,6 +174,9 @@ fn show_routes(text: &mut String, routes: &[route::Route], pools: &[pool::Pool])
         }
         if pool.addresses != pool::Addresses::default() {
             writeln!(text, "  addresses {:?}", pool.addresses).unwrap();
+        }
+        if pool.retry_budget != Some(pool::RetryBudget::default()) {
+            writeln!(text, "  retry budget {:?}", pool.retry_budget).unwrap();
         }
         for endpoint in &pool.endpoints {
             write!(text, "  {:?} weight {}", endpoint.address, endpoint.weight).unwrap();

@@ -145,7 +145,7 @@ faults! {
     /// The endpoint closed or reset the connection before its answer began.
     ResponseMissing: "response_missing" Upstream 502 Idempotent "connection_terminated";
     /// The endpoint did not begin its answer within the time.
-    ResponseTimeout: "response_timeout" Upstream 504 Never "http_response_timeout";
+    ResponseTimeout: "response_timeout" Upstream 504 Idempotent "http_response_timeout";
     /// The endpoint's answer breaks the grammar or the framing rules of HTTP, or switches protocols unasked.
     ResponseMalformed: "response_malformed" Upstream 502 Never "http_protocol_error";
     /// The endpoint's header has more bytes or fields than the limit.

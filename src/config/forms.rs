@@ -1,7 +1,9 @@
 //! Keys that may be written in more than one form: the short one, or a map.
 
 use super::decode::{Decoder, Kind, Shape};
-use super::keys::{Adaptive, BalanceForms, Endpoint, HashByForms, PathForms, PoolTls, ValueForms};
+use super::keys::{
+    Adaptive, BalanceForms, Endpoint, HashByForms, Hedge, PathForms, PoolTls, ValueForms,
+};
 use super::node::{Node, Value};
 use super::values::http::UrlPath;
 use super::values::{BalanceWord, HashByWord};
@@ -186,5 +188,33 @@ impl Kind for AdaptiveKey {
 
     fn shape() -> Shape {
         Shape::OneOf(vec![Shape::True, Adaptive::shape()])
+    }
+}
+
+/// Hedging: `off`, `true`, or a map.
+#[derive(Clone, Debug)]
+pub(crate) enum HedgeKey {
+    Off,
+    True,
+    Hedge(Box<Hedge>),
+}
+
+impl Kind for HedgeKey {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match &node.value {
+            Value::Flag(true) => Some(Self::True),
+            Value::Text(text) | Value::Filled(text) if text == "off" => Some(Self::Off),
+            Value::Filled(text) if text == "true" => Some(Self::True),
+            Value::Text(_) | Value::Filled(_) | Value::Flag(_) | Value::Integer(_) => {
+                let help = "leave it out, or write `true` or `{ quantile: 99% }`";
+                decoder.problem(node.place, "`hedge` is `off`, `true` or a map", help);
+                None
+            }
+            _ => Hedge::decode(node, decoder).map(|hedge| Self::Hedge(Box::new(hedge))),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![Shape::Word("off"), Shape::True, Hedge::shape()])
     }
 }

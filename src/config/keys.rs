@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::decode::{At, Decoder, Form, KeyRule, Kind, Need, Section, Shape, Written, section};
 use super::forms::{
-    AdaptiveKey, BalanceKey, EndpointKey, HashByKey, PathKey, PoolTlsKey, ValueKey,
+    AdaptiveKey, BalanceKey, EndpointKey, HashByKey, HedgeKey, PathKey, PoolTlsKey, ValueKey,
 };
 use super::kinds::{Count, MayBeOff, Named, NonEmpty, OneOrMore, OrOff};
 use super::listener::ClientAuthMode;
@@ -143,8 +143,8 @@ section! {
         respond: Respond, optional "see `pool` and `redirect`";
         /// Timeouts of this route's exchanges.
         timeouts: RouteTimeouts, optional "those of the top-level `timeouts`";
-        /// Repeating failed attempts.
-        retry: Retry, optional "the defaults of its keys";
+        /// Repeating failed attempts, or `off`.
+        retry: OrOff<Retry>, optional "the defaults of its keys";
         /// Limits of this route, beside those of the top level.
         limits: RouteLimits, optional "the defaults of its keys";
         /// Let `%2F` and `%5C` in paths through to the endpoint, which may take them for `/` and `\\`: rules on paths, here
@@ -273,10 +273,46 @@ section! {
 }
 
 section! {
-    /// Repeating failed attempts. Only what is safe is repeated: connections that failed, and idempotent requests.
+    /// Repeating failed attempts. Only what is safe is repeated: connections that failed, and idempotent requests, those with a
+    /// body as long as that is kept. Another endpoint each time, where there is one.
     Retry as "retry" (Keys) {
-        /// Attempts beyond the first; 0 turns retries off.
+        /// Attempts beyond the first; 0 turns retries off. Endpoints that refuse a connection do not count.
         attempts: Count<0, 10>, default "2";
+        /// Answers after which an idempotent request is tried at another endpoint: statuses of errors, or ranges, such as
+        /// `[429, 502-504]`. If none is to be had, the client gets the answer as it is. `[]` is none.
+        statuses: Vec<At<StatusRange>>, optional "`[502, 503, 504]`";
+        /// Further methods that may be repeated, such as `[POST]` where endpoints know a request again. The idempotent ones,
+        /// GET, HEAD, OPTIONS, PUT, DELETE and TRACE, are.
+        methods: NonEmpty<Method>, optional "the idempotent ones alone";
+        /// How long one attempt may take to the head of its answer, if another endpoint may be tried after it.
+        per_try_timeout: Timeout, optional "the whole of `timeouts.response`";
+        /// The pause before a request is sent again, or `off`. There is none where nothing was sent.
+        back_off: OrOff<BackOff>, optional "the defaults of its keys";
+        /// A request's body is kept up to this size, so that it can be sent again; `0B` turns that off.
+        replay: Bytes<0, 1_048_576>, default "64KiB";
+        /// Whether a second attempt is made at another endpoint while the first one is slow: `true`, `off` or a map. The first
+        /// answer counts, the other attempt is cancelled. For idempotent requests without a body.
+        hedge: HedgeKey, optional "off";
+    }
+}
+
+section! {
+    /// The pause before a request is sent again: a random part of `base`, then of twice as much, up to `max`.
+    BackOff as "back-off" (Keys) {
+        /// The longest pause before the first repeat.
+        base: Timeout, default "25ms";
+        /// The longest pause before any.
+        max: Timeout, default "250ms";
+    }
+}
+
+section! {
+    /// A second attempt at another endpoint while the first one is slow.
+    Hedge as "hedge" (Keys) {
+        /// When: this share of the pool's answers have begun sooner, of late.
+        quantile: Percent<50>, default "95%";
+        /// Not before this time has passed, however fast the pool is.
+        least: Timeout, default "5ms";
     }
 }
 
@@ -319,6 +355,9 @@ section! {
         panic_threshold: Percent<1>, optional "health is always looked at";
         /// When endpoints are ejected for exchanges that failed, or `off`.
         outlier: OrOff<Outlier>, optional "the defaults of its keys";
+        /// How many attempts are made beyond the first ones, over all routes and workers, or `off`: then nothing but the routes'
+        /// `retry` limits them, and a pool that fails is sent a multiple of its requests.
+        retry_budget: OrOff<RetryBudget>, optional "the defaults of its keys";
     }
 }
 
@@ -374,6 +413,16 @@ section! {
         max: Count<1, 1_000_000>, optional "1000, or `min` if that is higher";
         /// Where it begins.
         initial: Count<1, 1_000_000>, optional "20, or the nearer of `min` and `max`";
+    }
+}
+
+section! {
+    /// Attempts beyond the first ones, for the pool as a whole. An attempt that is answered well gives back what it took.
+    RetryBudget as "retry budget" (Keys) {
+        /// So many for a hundred requests, of the last second or two.
+        percent: Count<0, 100>, default "20";
+        /// So many a second besides, up to those of ten seconds at once: for pools with few requests.
+        per_second: Count<0, 10_000>, default "3";
     }
 }
 
@@ -606,6 +655,23 @@ impl MayBeOff for Queue {
     const HELP: &'static str = "write `off`, or a map such as `{ size: 100, wait: 1s }`";
 }
 
+impl MayBeOff for Retry {
+    const KEY: &'static str = "retry";
+    const HELP: &'static str =
+        "write `off`, or a map such as `{ attempts: 3 }`; it is on if absent";
+}
+
+impl MayBeOff for BackOff {
+    const KEY: &'static str = "back_off";
+    const HELP: &'static str = "write `off`, or a map such as `{ base: 50ms }`; it is on if absent";
+}
+
+impl MayBeOff for RetryBudget {
+    const KEY: &'static str = "retry_budget";
+    const HELP: &'static str =
+        "write `off`, or a map such as `{ percent: 10 }`; it is on if absent";
+}
+
 impl MayBeOff for Outlier {
     const KEY: &'static str = "outlier";
     const HELP: &'static str =
@@ -627,6 +693,9 @@ mod tests {
         unwritten::<Redirect>();
         unwritten::<Respond>();
         unwritten::<Retry>();
+        unwritten::<BackOff>();
+        unwritten::<Hedge>();
+        unwritten::<RetryBudget>();
         unwritten::<Pool>();
         unwritten::<Endpoint>();
         unwritten::<PoolTls>();

@@ -38,6 +38,26 @@ pub struct Pool {
     pub panic_threshold: Option<u32>,
     /// When endpoints are ejected for exchanges that failed; absent: never.
     pub outlier: Option<Outlier>,
+    /// How many attempts are made beyond the first ones; absent: as many as routes allow.
+    pub retry_budget: Option<RetryBudget>,
+}
+
+/// How many attempts are made beyond the first ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryBudget {
+    /// For a hundred requests.
+    pub percent: u32,
+    /// A second besides.
+    pub per_second: u32,
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self {
+            percent: 20,
+            per_second: 3,
+        }
+    }
 }
 
 /// Requests that wait for a usable endpoint with room.

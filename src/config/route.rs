@@ -1,9 +1,10 @@
 //! Routes: matches, filters, actions, timeouts, retry.
 
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{decode, keys};
 use crate::base::name::{PoolName, RouteName};
 
 /// A rule: what it matches, what it does on the way, where requests go.
@@ -19,8 +20,8 @@ pub struct Route {
     pub action: Action,
     /// Timeouts, the defaults filled in.
     pub timeouts: Timeouts,
-    /// Whether and how often a failed attempt is made again.
-    pub retry: Retry,
+    /// Whether and how often a failed attempt is made again. Routes that write nothing share it.
+    pub retry: Arc<Retry>,
     /// Limits.
     pub limits: Limits,
     /// Let `%2F` and `%5C` in paths through to the endpoint.
@@ -154,12 +155,77 @@ pub struct Limits {
 /// Retries of a route's exchanges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retry {
-    /// Attempts beyond the first, connect failures included; 0 turns retries off.
+    /// Attempts beyond the first; 0 turns retries off.
     pub attempts: u32,
+    /// Statuses after which another endpoint is tried.
+    pub statuses: Vec<RangeInclusive<u16>>,
+    /// Methods that may be repeated besides the idempotent ones.
+    pub methods: Vec<String>,
+    /// How long an attempt may take; absent: as long as all together.
+    pub per_try_timeout: Option<Duration>,
+    /// The pause before a request is sent again; absent: there is none.
+    pub back_off: Option<BackOff>,
+    /// Bytes up to which a body is kept.
+    pub replay: usize,
+    /// When a second attempt is made beside the first; absent: never.
+    pub hedge: Option<Hedge>,
+}
+
+/// The longest pauses before a request is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackOff {
+    /// Before the first repeat; it doubles with each.
+    pub base: Duration,
+    /// Before any.
+    pub max: Duration,
+}
+
+/// When a second attempt is made beside the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hedge {
+    /// Once so many of a hundred answers would have begun.
+    pub quantile: u32,
+    /// Not before.
+    pub least: Duration,
+}
+
+impl Retry {
+    /// The statuses of a gateway that got no answer.
+    pub const STATUSES: RangeInclusive<u16> = 502..=504;
+
+    /// None at all.
+    pub fn off() -> Self {
+        Self {
+            attempts: 0,
+            statuses: Vec::new(),
+            methods: Vec::new(),
+            per_try_timeout: None,
+            back_off: None,
+            replay: 0,
+            hedge: None,
+        }
+    }
 }
 
 impl Default for Retry {
     fn default() -> Self {
-        Self::from(&decode::unwritten::<keys::Retry>())
+        Self {
+            attempts: 2,
+            statuses: vec![Self::STATUSES],
+            methods: Vec::new(),
+            per_try_timeout: None,
+            back_off: Some(BackOff::default()),
+            replay: 64 << 10,
+            hedge: None,
+        }
+    }
+}
+
+impl Default for BackOff {
+    fn default() -> Self {
+        Self {
+            base: Duration::from_millis(25),
+            max: Duration::from_millis(250),
+        }
     }
 }

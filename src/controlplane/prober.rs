@@ -407,6 +407,7 @@ mod tests {
             check: None,
             panic_threshold: None,
             queue: None,
+            retry_budget: None,
         };
         let members = vec![Member::new(Arc::clone(&endpoint))];
         let pool = Arc::new(Pool::new("web".into(), members, settings, None, 1));

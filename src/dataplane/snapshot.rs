@@ -25,6 +25,7 @@ use crate::dataplane::filter::{Filter, FixedResponse, Redirect};
 use crate::dataplane::route::RouteTable;
 use crate::dataplane::tls::ServerPlan;
 use crate::dataplane::upstream::pool::Pool;
+use crate::dataplane::upstream::retry;
 use crate::telemetry::sink::Sink;
 
 /// The compiled config in force.
@@ -92,14 +93,12 @@ pub struct Route {
     pub filters: Arc<[Filter]>,
     /// Where requests go.
     pub action: Action,
-    /// From the request's last byte sent to the answer's head.
-    pub response_timeout: Duration,
+    /// The attempts: how many, after what, and the time of all together. Routes that say nothing of them share it.
+    pub retry: Arc<retry::Plan>,
     /// A pause in the answer's body.
     pub idle_timeout: Duration,
     /// A pause in a tunnel, an event stream or a gRPC stream.
     pub stream_timeout: Duration,
-    /// Attempts beyond the first.
-    pub retries: u8,
     /// Exchanges in progress, at most.
     pub concurrent_requests: Option<NonZeroU32>,
     /// Let encoded slashes and backslashes through.
@@ -368,10 +367,9 @@ mod tests {
             name: name.into(),
             filters: [].into(),
             action: Action::Fail(Fault::NoRoute),
-            response_timeout: TIME,
+            retry: Arc::new(retry::Plan::none(TIME)),
             idle_timeout: TIME,
             stream_timeout: TIME,
-            retries: 0,
             concurrent_requests: None,
             allow_encoded_slashes: false,
             life: Arc::clone(life),

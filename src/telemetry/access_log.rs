@@ -77,6 +77,8 @@ pub struct Record {
     pub first_byte: Option<Duration>,
     /// How long the connection to the endpoint took; `None` if an idle one was used.
     pub connect: Option<Duration>,
+    /// How long it waited in the queue of its pool; `None` if it did not.
+    pub queued: Option<Duration>,
     /// The endpoint of the last attempt.
     pub endpoint: Option<Arc<str>>,
     /// How many attempts were made.
@@ -121,6 +123,7 @@ impl Record {
             bytes_sent: 0,
             first_byte: None,
             connect: None,
+            queued: None,
             endpoint: None,
             attempts: 0,
             route: None,

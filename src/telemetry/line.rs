@@ -50,6 +50,9 @@ fn write_json(out: &mut Vec<u8>, stamp: &mut Stamp, record: &Record, duration: D
     if let Some(connect) = record.connect {
         millis(out, br#","connect_ms":"#, connect);
     }
+    if let Some(queued) = record.queued {
+        millis(out, br#","queue_ms":"#, queued);
+    }
     if let Some(endpoint) = &record.endpoint {
         text(out, br#","endpoint":""#, endpoint.as_bytes());
     }

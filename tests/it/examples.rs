@@ -17,7 +17,7 @@ use crate::harness::wire::Message;
 use crate::harness::{backend, dns, play};
 
 /// The recipes that have a case here.
-const TRIED: [&str; 18] = [
+const TRIED: [&str; 19] = [
     "cache-by-path",
     "canary",
     "discovery",
@@ -28,6 +28,7 @@ const TRIED: [&str; 18] = [
     "mtls",
     "overload",
     "redirect",
+    "retries",
     "site-files",
     "sticky-sessions",
     "tiers",
@@ -548,5 +549,26 @@ fn health_passes_over_the_app_that_is_away() {
             assert_eq!(running.get("localhost", "/").text(), "app");
         }
         assert!(app.requests(1).iter().any(|one| one.target() == "/whoami"));
+    });
+}
+
+#[test]
+fn retries_ask_the_app_that_answers() {
+    play(|| {
+        let (stalls, app) = (backend::stalls(), backend::echo());
+        let running = recipe("retries")
+            .endpoint("127.0.0.1:3001", &stalls)
+            .endpoint("127.0.0.1:3002", &app)
+            .start();
+        for _ in 0..2 {
+            assert_eq!(running.get("localhost", "/whoami").status(), 200);
+        }
+        let order =
+            "POST /api/orders HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\norder";
+        for _ in 0..2 {
+            let answer = running.client("localhost").ask(order);
+            assert!(answer.text().ends_with("order"), "{}", answer.text());
+        }
+        assert!(!stalls.seen().requests.is_empty());
     });
 }

@@ -31,6 +31,7 @@ mod pools;
 mod process;
 mod protocols;
 mod reload;
+mod retries;
 mod routing;
 mod sites;
 mod sticky;

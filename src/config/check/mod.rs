@@ -7,6 +7,7 @@ mod filter;
 mod health;
 mod listener;
 mod pool;
+mod retry;
 mod route;
 
 use std::net::SocketAddr;
@@ -19,7 +20,7 @@ use super::decode::{At, Decoder, Written};
 use super::include::Pattern;
 use super::keys::{self, Root};
 use super::kinds::{Count, Named, OrOff};
-use super::route::{Retry, Timeouts as RouteTimeouts};
+use super::route::Timeouts as RouteTimeouts;
 use super::site::Site;
 use super::values::{FilePath, ResolverAddress, Timeout, Workers};
 use super::{AccessLog, AccessLogPath, Admin, Config, Drain, Limits, Timeouts};
@@ -243,14 +244,6 @@ impl From<&keys::Drain> for Drain {
             tunnels: keys.tunnels.value,
             notice: keys.notice.value,
             upgrade: keys.upgrade.value,
-        }
-    }
-}
-
-impl From<&keys::Retry> for Retry {
-    fn from(keys: &keys::Retry) -> Self {
-        Self {
-            attempts: to_u32(keys.attempts.value.0),
         }
     }
 }

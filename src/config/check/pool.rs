@@ -15,7 +15,7 @@ use crate::config::kinds::{Count, OrOff};
 use crate::config::node::Place;
 use crate::config::pool::{
     Adaptive, Addresses, BACKUP, Balance, Bounds, Endpoint, Hash, HashBy, Outlier, Pool, Protocol,
-    Queue, SessionSecret, Sticky, Tls,
+    Queue, RetryBudget, SessionSecret, Sticky, Tls,
 };
 use crate::config::values::{BalanceWord, HashByWord, Name, Timeout};
 
@@ -116,6 +116,11 @@ fn pool(
             Some(OrOff::Off) => None,
             Some(OrOff::On(keys)) => Some(outlier(keys)),
         },
+        retry_budget: match keys.retry_budget.as_ref().map(|at| (at.place, &at.value)) {
+            None => Some(RetryBudget::default()),
+            Some((_, OrOff::Off)) => None,
+            Some((place, OrOff::On(keys))) => Some(retry_budget(place, keys, decoder)),
+        },
     })
 }
 
@@ -178,6 +183,22 @@ fn check_connections(keys: &keys::Pool, decoder: &mut Decoder) {
         let message = "a connection of HTTP/2 carries many exchanges: limiting them limits nothing";
         decoder.problem(at.place, message, help);
     }
+}
+
+fn retry_budget(place: Place, keys: &keys::RetryBudget, decoder: &mut Decoder) -> RetryBudget {
+    let budget = RetryBudget {
+        percent: to_u32(keys.percent.value.0),
+        per_second: to_u32(keys.per_second.value.0),
+    };
+    if budget.percent == 0 && budget.per_second == 0 {
+        let help = "write `retry: off` in the routes whose requests are not to be repeated";
+        decoder.problem(
+            place,
+            "the budget is empty: nothing would be repeated",
+            help,
+        );
+    }
+    budget
 }
 
 fn outlier(keys: &keys::Outlier) -> Outlier {

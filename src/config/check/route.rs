@@ -1,14 +1,16 @@
 //! Rules of routes: one action each, pools that exist, names that differ, paths that may come.
 
+use std::sync::Arc;
+
 use foldhash::{HashMap, HashMapExt};
 
-use super::{KnownPools, filter, most};
+use super::{KnownPools, filter, most, retry};
 use crate::base::name::RouteName;
 use crate::base::path::normal_path;
 use crate::config::decode::{At, Decoder};
 use crate::config::forms::{PathKey, ValueKey};
 use crate::config::keys;
-use crate::config::kinds::Named;
+use crate::config::kinds::{Named, OrOff};
 use crate::config::route::{
     Action, HostMatch, Limits, Match, PathMatch, Retry, Route, Timeouts, ValueMatch,
 };
@@ -22,6 +24,7 @@ pub(super) fn check(
     decoder: &mut Decoder,
 ) -> Vec<Route> {
     let mut names = Names::of(written, decoder);
+    let default_retry = Arc::new(Retry::default());
     let mut routes = Vec::with_capacity(written.len());
     for at in written {
         let keys = &at.value;
@@ -32,22 +35,24 @@ pub(super) fn check(
         let Some(action) = action(keys, pools, decoder) else {
             continue;
         };
+        let timeouts = route_timeouts(keys, timeouts);
         routes.push(Route {
             name: names.name(keys, &matches),
             matches,
             filters,
             action,
-            timeouts: route_timeouts(keys, timeouts),
             limits: keys
                 .limits
                 .as_ref()
                 .map_or_else(Limits::default, |at| Limits {
                     concurrent_requests: most(at.value.concurrent_requests.as_ref()),
                 }),
-            retry: match &keys.retry {
-                Some(at) => Retry::from(&at.value),
-                None => Retry::default(),
+            retry: match keys.retry.as_ref().map(|at| &at.value) {
+                Some(OrOff::Off) => Arc::new(Retry::off()),
+                Some(OrOff::On(keys)) => Arc::new(retry::check(keys, timeouts.response, decoder)),
+                None => Arc::clone(&default_retry),
             },
+            timeouts,
             danger_allow_encoded_slashes: keys.danger_allow_encoded_slashes.value,
         });
     }

@@ -22,6 +22,7 @@ use crate::config::pool::{Addresses, HashBy, HashMethod, SessionSecret};
 use crate::dataplane::snapshot::Snapshot;
 use crate::dataplane::tls::{AlpnOffer, ClientOptions, ClientPlan, Roots, ServerName};
 use crate::dataplane::upstream::bounds::Bounds;
+use crate::dataplane::upstream::budget;
 use crate::dataplane::upstream::endpoint::{Endpoint, Identity, Protocol, Tls};
 use crate::dataplane::upstream::gradient;
 use crate::dataplane::upstream::pick::{Balance, Key, Method};
@@ -151,6 +152,10 @@ fn one(
         queue: pool.queue.map(|written| queue::Plan {
             size: written.size,
             wait: written.wait,
+        }),
+        retry_budget: pool.retry_budget.map(|written| budget::Plan {
+            percent: written.percent,
+            per_second: written.per_second,
         }),
     };
     Some(settle(pool, members, settings, previous))

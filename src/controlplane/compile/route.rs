@@ -4,6 +4,7 @@
 //! filters that did not, and a condition that did not change is not read again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use foldhash::{HashMap, HashMapExt};
 use http::{HeaderName, Method};
@@ -16,6 +17,7 @@ use crate::dataplane::filter::{Filter, FilterInvalid, FixedResponse, Redirect};
 use crate::dataplane::route::{HostMatch, Match, PathMatch, ValueMatch};
 use crate::dataplane::snapshot::{Action, Route};
 use crate::dataplane::upstream::pool::Pool;
+use crate::dataplane::upstream::retry;
 
 pub(super) fn compile(
     routes: &[config::Route],
@@ -24,6 +26,7 @@ pub(super) fn compile(
     errors: &mut Errors<'_>,
 ) -> Vec<(Match, Arc<Route>)> {
     let pools: HashMap<_, _> = pools.iter().map(|pool| (&pool.name, pool)).collect();
+    let mut plans = Plans::default();
     let rules = routes.iter().enumerate().filter_map(|(index, route)| {
         let path = format!("routes[{index}]");
         let known = before.routes.get(&route.name);
@@ -31,7 +34,7 @@ pub(super) fn compile(
             Some(known) if known.config.matches == route.matches => Some(known.condition.clone()),
             Some(_) | None => condition(&route.matches, &format!("{path}.match"), errors),
         };
-        let compiled = one(route, &path, &pools, known, errors);
+        let compiled = one(route, &path, &pools, known, &mut plans, errors);
         Some((condition?, compiled?))
     });
     rules.collect()
@@ -109,6 +112,7 @@ fn one(
     path: &str,
     pools: &HashMap<&PoolName, &Arc<Pool>>,
     known: Option<&Known<'_>>,
+    plans: &mut Plans,
     errors: &mut Errors<'_>,
 ) -> Option<Arc<Route>> {
     let pool = match &route.action {
@@ -129,19 +133,60 @@ fn one(
         Some(_) | None => filters(&route.filters, path, errors),
     };
     let action = action(&route.action, pool, path, errors);
+    let retry = plans.of(route, path, errors);
     Some(Arc::new(Route {
         name: route.name.clone(),
         filters: filters?,
         action: action?,
-        response_timeout: route.timeouts.response,
+        retry: retry?,
         idle_timeout: route.timeouts.idle,
         stream_timeout: route.timeouts.stream,
-        // There are ten at most.
-        retries: u8::try_from(route.retry.attempts).unwrap_or(u8::MAX),
         concurrent_requests: route.limits.concurrent_requests,
         allow_encoded_slashes: route.danger_allow_encoded_slashes,
         life: known.map_or_else(Arc::default, |known| Arc::clone(&known.route.life)),
     }))
+}
+
+/// The plans of a compilation: routes that write nothing of retries share those that are warm.
+#[derive(Default)]
+struct Plans(HashMap<(*const config::Retry, Duration), Arc<retry::Plan>>);
+
+impl Plans {
+    fn of(
+        &mut self,
+        route: &config::Route,
+        path: &str,
+        errors: &mut Errors<'_>,
+    ) -> Option<Arc<retry::Plan>> {
+        let (written, response) = (&*route.retry, route.timeouts.response);
+        let key = (std::ptr::from_ref(written), response);
+        if let Some(plan) = self.0.get(&key) {
+            return Some(Arc::clone(plan));
+        }
+        let methods = written.methods.iter().enumerate().map(|(index, method)| {
+            errors.take(
+                Method::from_bytes(method.as_bytes()),
+                &format!("{path}.retry.methods[{index}]"),
+            )
+        });
+        let methods: Vec<_> = methods.collect();
+        let plan = Arc::new(retry::Plan {
+            response_timeout: response,
+            attempts: written.attempts,
+            statuses: written.statuses.iter().cloned().collect(),
+            methods: methods.into_iter().collect::<Option<_>>()?,
+            per_try_timeout: written.per_try_timeout,
+            back_off: written
+                .back_off
+                .map(|config::BackOff { base, max }| retry::BackOff { base, max }),
+            replay: written.replay,
+            hedge: written
+                .hedge
+                .map(|config::Hedge { quantile, least }| retry::Hedge { quantile, least }),
+        });
+        self.0.insert(key, Arc::clone(&plan));
+        Some(plan)
+    }
 }
 
 fn filters(
@@ -199,10 +244,9 @@ pub(super) fn refusing(
         name: site.as_str().into(),
         filters: [].into(),
         action: Action::Fail(fault),
-        response_timeout: timeouts.response,
+        retry: Arc::new(retry::Plan::none(timeouts.response)),
         idle_timeout: timeouts.idle,
         stream_timeout: timeouts.stream,
-        retries: 0,
         concurrent_requests: None,
         allow_encoded_slashes: true,
         life: Arc::default(),

@@ -19,7 +19,7 @@ use crate::base::clock;
 use crate::base::deadline::{Deadline, Deadlines};
 use crate::base::fault::Fault;
 use crate::dataplane::http::expect::Gate;
-use crate::dataplane::http::{Active, Flow, http1};
+use crate::dataplane::http::{Active, Flow, http1, replay};
 use crate::dataplane::snapshot::{Counted, Route, Snapshot};
 use crate::dataplane::upstream::answer::AnswerBody;
 use crate::dataplane::upstream::endpoint::InFlight;
@@ -53,6 +53,8 @@ pub enum RequestSource {
     Http1(http1::Body),
     /// A stream of an HTTP/2 connection.
     Http2(Incoming),
+    /// What is kept of a body of ours, and the rest of it.
+    Kept(replay::Reader),
 }
 
 impl From<Option<http1::Body>> for RequestSource {
@@ -87,6 +89,7 @@ impl http_body::Body for RequestSource {
                 tracing::debug!(%error, "a request body broke off");
                 BodyError(Fault::ClientGone)
             }),
+            Self::Kept(reader) => Pin::new(reader).poll_frame(cx),
         }
     }
 
@@ -95,6 +98,7 @@ impl http_body::Body for RequestSource {
             Self::Empty => true,
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
+            Self::Kept(reader) => reader.is_end_stream(),
         }
     }
 
@@ -103,6 +107,7 @@ impl http_body::Body for RequestSource {
             Self::Empty => SizeHint::with_exact(0),
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
+            Self::Kept(reader) => reader.size_hint(),
         }
     }
 }
@@ -122,7 +127,7 @@ pub struct Intake {
 #[derive(Debug, Default)]
 pub struct RequestBody {
     source: RequestSource,
-    /// Absent for an empty body.
+    /// Absent for an empty body, and for one that is measured where it is kept.
     meter: Option<Box<Meter>>,
 }
 
@@ -165,6 +170,14 @@ impl RequestBody {
             intake,
         )
     }
+
+    /// A body that is kept, for one attempt.
+    pub fn replayed(reader: replay::Reader) -> Self {
+        Self {
+            source: RequestSource::Kept(reader),
+            meter: None,
+        }
+    }
 }
 
 impl Meter {
@@ -200,7 +213,7 @@ impl http_body::Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let Some(meter) = &mut this.meter else {
-            return Poll::Ready(None);
+            return Pin::new(&mut this.source).poll_frame(cx);
         };
         if let Some(gate) = &mut meter.gate {
             ready!(Pin::new(gate).poll(cx));

@@ -4,14 +4,17 @@
 //! Everything an exchange touches while it passes is lent to it by its worker ([`Engine`]) or belongs to its
 //! connection ([`Downstream`]).
 
+pub mod attempts;
 pub mod body;
 pub mod exchange;
 pub mod expect;
 pub mod forward;
 pub mod framing;
 pub mod headers;
+pub mod hedge;
 pub mod http1;
 pub mod observe;
+pub mod replay;
 pub mod respond;
 pub mod retry;
 pub mod seen;

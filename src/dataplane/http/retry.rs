@@ -7,11 +7,11 @@ use crate::base::fault::{Fault, Repeat};
 pub struct Remains {
     /// The endpoint has seen nothing of it and it is whole.
     pub unsent: bool,
-    /// Its method is idempotent and a copy of it is whole.
+    /// Its method may come twice, and a copy of it is whole.
     pub repeatable: bool,
 }
 
-/// Whether the request may be sent again after `fault`; how often is the caller's to count.
+/// Whether the request may be sent again after `fault`; how often, and whether there is time, is the caller's to count.
 pub fn may_repeat(fault: Fault, remains: Remains) -> bool {
     match fault.repeat() {
         Repeat::Never => false,
@@ -39,7 +39,8 @@ mod tests {
         check(Fault::ResponseMissing, false, true, true);
         check(Fault::ResponseMissing, false, false, false);
         check(Fault::ResponseMalformed, false, true, false);
-        check(Fault::ResponseTimeout, false, true, false);
+        check(Fault::ResponseTimeout, false, true, true);
+        check(Fault::ResponseTimeout, false, false, false);
         check(Fault::ClientGone, true, true, false);
     }
 }

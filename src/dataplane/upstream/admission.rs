@@ -38,6 +38,15 @@ impl Pool {
         Some((member, member.endpoint.enter()))
     }
 
+    /// Counts an exchange at a member that was picked; `None` if it has become full.
+    #[inline]
+    pub fn enter_at(&self, member: &Member) -> Option<InFlight> {
+        match self.is_bounded {
+            true => member.try_enter(&self.live.queue),
+            false => Some(member.endpoint.enter()),
+        }
+    }
+
     #[cold]
     fn squeeze_in(&self, asker: &Asker) -> Option<Entered<'_>> {
         // Another worker may take the last room of one between the pick and the entry, but not for ever.
@@ -61,10 +70,7 @@ impl Pool {
         let standing = |member: &&Member| (member.endpoint.standing(), member.endpoint.in_flight());
         let member = self.in_turn().min_by_key(standing);
         let member = member.ok_or(Fault::NoEndpoint)?;
-        let in_flight = match self.is_bounded {
-            true => member.try_enter(&self.live.queue),
-            false => Some(member.endpoint.enter()),
-        };
+        let in_flight = self.enter_at(member);
         Ok((member, in_flight.ok_or(Fault::EndpointsBusy)?))
     }
 
@@ -185,6 +191,7 @@ mod tests {
             check: None,
             panic_threshold: None,
             queue: Some(PLAN),
+            retry_budget: None,
         };
         Pool::new("web".into(), members.collect(), settings, None, 7)
     }

@@ -124,6 +124,8 @@ struct Http2<B> {
     sender: SendRequest<B>,
     born: Instant,
     streams: Rc<Cell<usize>>,
+    /// Whether an exchange on it was answered.
+    has_answered: Rc<Cell<bool>>,
     /// How many streams the endpoint allows, as its task saw last.
     allowed: Rc<Cell<usize>>,
     _counted: Counted,
@@ -151,7 +153,7 @@ pub struct Wants {
 pub struct Lease<B> {
     kind: Kind<B>,
     wants: Wants,
-    /// Whether it has carried an exchange before.
+    /// Whether an exchange on it was answered before.
     pub reused: bool,
     /// How long dialling took; `None` for a connection that was there.
     pub connect_time: Option<Duration>,
@@ -160,7 +162,7 @@ pub struct Lease<B> {
 #[derive(Debug)]
 enum Kind<B> {
     Http1(Wire, Rc<Shelf<B>>),
-    Http2(SendRequest<B>, StreamCount),
+    Http2(SendRequest<B>, StreamCount, Rc<Cell<bool>>),
 }
 
 /// Where an HTTP/1.1 connection waits for its next exchange.
@@ -444,7 +446,7 @@ where
         let mut shared = self.shared.borrow_mut();
         shared.retain(|connection| !connection.sender.is_closed());
         let connection = shared.iter().find(|connection| connection.has_room(now))?;
-        Some(connection.lease(true, wants))
+        Some(connection.lease(wants))
     }
 
     /// Whether a connection that is being dialled now will serve this exchange too.
@@ -550,10 +552,11 @@ where
             sender,
             born,
             streams: Rc::default(),
+            has_answered: Rc::default(),
             allowed,
             _counted: counted,
         };
-        let lease = connection.lease(false, wants);
+        let lease = connection.lease(wants);
         self.shared.borrow_mut().push(connection);
         Ok(lease)
     }
@@ -640,11 +643,13 @@ impl<B> Http2<B> {
             && self.streams.get() < self.allowed.get()
     }
 
-    fn lease(&self, reused: bool, wants: Wants) -> Lease<B> {
+    fn lease(&self, wants: Wants) -> Lease<B> {
+        let stream = StreamCount::enter(&self.streams);
+        let has_answered = Rc::clone(&self.has_answered);
         Lease {
-            kind: Kind::Http2(self.sender.clone(), StreamCount::enter(&self.streams)),
+            reused: has_answered.get(),
+            kind: Kind::Http2(self.sender.clone(), stream, has_answered),
             wants,
-            reused,
             connect_time: None,
         }
     }
@@ -715,8 +720,9 @@ where
                 };
                 Ok(Answered { head, body, tunnel })
             }
-            Kind::Http2(mut sender, stream) => {
+            Kind::Http2(mut sender, stream, has_answered) => {
                 let response = http2::exchange(&mut sender, draft, scheme, repeatable).await?;
+                has_answered.set(true);
                 let (parts, body) = response.into_parts();
                 let body = if body.is_end_stream() {
                     AnswerBody::empty()

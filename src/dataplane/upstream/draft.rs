@@ -27,7 +27,7 @@ pub struct Draft<'a, B> {
 }
 
 /// Fields that a request gets from us. None of them is among its own.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Added {
     /// Those that are the same for many requests.
     pub lines: Option<Rc<FieldLines>>,
@@ -68,4 +68,6 @@ pub struct Failure {
     pub fault: Fault,
     /// Whether the endpoint has seen nothing of the request.
     pub unsent: bool,
+    /// Whether the connection lives on: it was this request that failed, and not its connection.
+    pub is_alone: bool,
 }

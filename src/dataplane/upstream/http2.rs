@@ -90,6 +90,7 @@ where
         return Err(Failure {
             fault: Fault::ConnectionLost,
             unsent: false,
+            is_alone: true,
         });
     }
     added.put_on(&mut parts.headers);
@@ -100,7 +101,8 @@ where
         std::mem::replace(parts, empty)
     };
     let request = Request::from_parts(form(head, scheme), body.take().unwrap_or_default());
-    sender.try_send_request(request).await.map_err(|mut error| {
+    let sent = sender.try_send_request(request).await;
+    sent.map_err(|mut error| {
         let unsent = error.take_message().map(|request| {
             let (head, whole) = request.into_parts();
             *parts = restore(head);
@@ -119,6 +121,7 @@ where
         Failure {
             fault,
             unsent: unsent.is_some(),
+            is_alone: !sender.is_closed(),
         }
     })
 }

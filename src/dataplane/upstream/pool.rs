@@ -7,8 +7,8 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderValue;
@@ -18,9 +18,11 @@ use crate::base::addr::EndpointAddr;
 use crate::base::fault::Fault;
 use crate::base::name::PoolName;
 use crate::dataplane::upstream::bounds::Bounds;
+use crate::dataplane::upstream::budget::{self, Budget, Charge};
 use crate::dataplane::upstream::endpoint::{Endpoint, InFlight};
 use crate::dataplane::upstream::health::{Blame, Change, Event, Policy, Standing};
-use crate::dataplane::upstream::pick::{Asker, Balance};
+use crate::dataplane::upstream::pace::Pace;
+use crate::dataplane::upstream::pick::{self, Asker, Balance};
 use crate::dataplane::upstream::probe::Plan;
 use crate::dataplane::upstream::queue::{self, Queue};
 use crate::dataplane::upstream::reach::{Dials, Reach};
@@ -112,6 +114,8 @@ pub struct Settings {
     pub panic_threshold: Option<u32>,
     /// How many requests wait while none is usable, and how long; absent: they do not.
     pub queue: Option<queue::Plan>,
+    /// How many attempts are made beyond the first ones; absent: as many as routes allow.
+    pub retry_budget: Option<budget::Plan>,
 }
 
 /// A named set of endpoints.
@@ -140,6 +144,10 @@ pub struct Live {
     is_out: AtomicBool,
     ejections: Ejections,
     pub(super) queue: Arc<Queue>,
+    budget: Budget,
+    jitter: AtomicUsize,
+    /// There where requests are hedged.
+    pace: OnceLock<Box<Pace>>,
 }
 
 /// Ejections so far, by what they were for.
@@ -231,7 +239,7 @@ impl Pool {
     }
 
     /// Chooses an endpoint for whoever asks; `None` when there is none left.
-    pub(super) fn pick(&self, asker: &Asker) -> Option<&Member> {
+    pub fn pick(&self, asker: &Asker) -> Option<&Member> {
         let own = asker.session.and_then(|session| {
             let member = self.members.get(session.member as usize);
             member.filter(|member| asker.may_take(member))
@@ -266,6 +274,39 @@ impl Pool {
                 reach.map(|reach| reach.dials()).unwrap_or_default()
             }
         }
+    }
+
+    /// Notes a request, for the budget of its retries.
+    #[inline]
+    pub fn note_request(&self, now: Instant) {
+        if let Some(plan) = self.settings.retry_budget {
+            self.live.budget.note_request(plan, now);
+        }
+    }
+
+    /// Takes an attempt beyond the first from the budget; `None` when there is nothing left.
+    pub fn charge(&self, now: Instant) -> Option<Charge> {
+        match self.settings.retry_budget {
+            None => Some(Charge::FREE),
+            Some(plan) => self.live.budget.charge(plan, now),
+        }
+    }
+
+    /// Gives back what an attempt took that was answered well.
+    pub fn refund(&self, charge: Charge) {
+        if let Some(plan) = self.settings.retry_budget {
+            self.live.budget.refund(plan, charge);
+        }
+    }
+
+    /// How long its answers take to begin: kept from the first look on.
+    pub fn pace(&self) -> &Pace {
+        self.live.pace.get_or_init(Box::default)
+    }
+
+    /// A random number, for pauses that are not to end together.
+    pub fn dice(&self) -> u64 {
+        pick::mix(0, self.live.jitter.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Takes in what has happened at one of its endpoints; `detail` is for the process log, should something change.
@@ -381,12 +422,15 @@ impl Pool {
         }
     }
 
+    /// Whether so few are healthy that health is not looked at.
+    pub fn is_in_panic(&self) -> bool {
+        let threshold = self.settings.panic_threshold;
+        threshold.is_some_and(|threshold| self.panics(threshold))
+    }
+
     /// Tells every pick who takes exchanges.
     fn publish(&self) {
-        let panics = self
-            .settings
-            .panic_threshold
-            .is_some_and(|at| self.panics(at));
+        let panics = self.is_in_panic();
         for member in &self.members {
             member
                 .endpoint
@@ -475,6 +519,7 @@ mod tests {
             check: None,
             panic_threshold: None,
             queue: None,
+            retry_budget: None,
         };
         let members = (0..count).map(member).collect();
         Pool::new("web".into(), members, settings, None, 1)

@@ -58,7 +58,7 @@ struct Said {
 
 /// Reads a head; `None` when more of it has to come. `bodiless` says that it answers HEAD.
 ///
-/// Fields of a final answer that do not stay lines take the room of `spent`, those of the request, which nobody needs any
+/// Fields of a final answer that do not stay lines take the room of `spent`, those of the request, if nobody needs them any
 /// more then.
 ///
 /// # Errors
@@ -143,10 +143,12 @@ fn any(
         .and_then(|code| StatusCode::from_u16(code).ok())
         .ok_or(Fault::ResponseMalformed)?;
     let is_http_11 = response.version == Some(1);
-    let mut fields = if is_interim(status) {
-        HeaderMap::new()
-    } else {
+    // Behind an interim answer the request is still under way, and behind an error it may be sent again.
+    let is_last = !is_interim(status) && !status.is_client_error() && !status.is_server_error();
+    let mut fields = if is_last {
         std::mem::take(spent)
+    } else {
+        HeaderMap::new()
     };
     fields.clear();
     fields.reserve(response.headers.len());

@@ -160,7 +160,12 @@ where
             if unsent {
                 (*body, *front) = sending.give_back();
             }
-            return Err(Failure { fault, unsent });
+            let is_alone = false;
+            return Err(Failure {
+                fault,
+                unsent,
+                is_alone,
+            });
         }
     };
     Ok(answer(wire, decoded, came.rest, sending))

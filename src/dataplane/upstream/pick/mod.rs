@@ -28,6 +28,7 @@ pub use self::key::Key;
 pub(super) use self::key::cookie;
 pub use self::schedule::Schedule;
 pub use self::two_choices::Draw;
+pub(super) use self::two_choices::mix;
 
 /// How a pool chooses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -297,7 +298,7 @@ mod tests {
         let mut running: Vec<_> = (0..1000).map(|_| pick()).collect();
         let mut sum = 0;
         for turn in 0..4000 {
-            let ends = two_choices::mix(seed, turn) as usize % running.len();
+            let ends = mix(seed, turn) as usize % running.len();
             running.swap_remove(ends);
             running.push(pick());
             if turn >= 3000 {

@@ -117,7 +117,7 @@ fn cost(member: &Member, asker: &Asker) -> Option<f32> {
 }
 
 /// The number that comes `count` steps behind `seed` (SplitMix64).
-pub(super) fn mix(seed: u64, count: usize) -> u64 {
+pub(in crate::dataplane::upstream) fn mix(seed: u64, count: usize) -> u64 {
     let step = (count as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut mixed = seed.wrapping_add(step);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
