@@ -2,7 +2,7 @@
 
 use super::decode::{Decoder, Kind, Shape};
 use super::keys::{
-    Adaptive, BalanceForms, Endpoint, HashByForms, Hedge, PathForms, PoolTls, ValueForms,
+    Adaptive, BalanceForms, Cohorts, Endpoint, HashByForms, Hedge, PathForms, PoolTls, ValueForms,
 };
 use super::node::{Node, Value};
 use super::values::http::UrlPath;
@@ -100,6 +100,38 @@ impl Kind for BalanceKey {
             Shape::Word("sticky"),
             BalanceForms::shape(),
         ])
+    }
+}
+
+/// What keeps clients with their pool: a word, or a map where there are settings.
+#[derive(Clone, Debug)]
+pub(crate) enum CohortsKey {
+    Cookie,
+    Cohorts(Box<Cohorts>),
+}
+
+impl Kind for CohortsKey {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match &node.value {
+            Value::Map(_) => {
+                Cohorts::decode(node, decoder).map(|keys| Self::Cohorts(Box::new(keys)))
+            }
+            Value::Text(text) | Value::Filled(text) if text == "cookie" => Some(Self::Cookie),
+            Value::Text(_) | Value::Filled(_) | Value::Flag(_) | Value::Integer(_) => {
+                let help = "write `cookie`, or a map such as `{ cookie: cohort, max_age: 7d }`";
+                decoder.problem(node.place, "`sticky` is `cookie` or a map", help);
+                None
+            }
+            _ => {
+                let help = "write `cookie`".to_owned();
+                decoder.expected("`cookie` or a map", node, Some(help));
+                None
+            }
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![Shape::Word("cookie"), Cohorts::shape()])
     }
 }
 

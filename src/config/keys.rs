@@ -9,7 +9,8 @@ use ipnet::IpNet;
 
 use super::decode::{At, Decoder, Form, KeyRule, Kind, Need, Section, Shape, Written, section};
 use super::forms::{
-    AdaptiveKey, BalanceKey, EndpointKey, HashByKey, HedgeKey, PathKey, PoolTlsKey, ValueKey,
+    AdaptiveKey, BalanceKey, CohortsKey, EndpointKey, HashByKey, HedgeKey, PathKey, PoolTlsKey,
+    ValueKey,
 };
 use super::kinds::{Count, MayBeOff, Named, NonEmpty, OneOrMore, OrOff};
 use super::listener::ClientAuthMode;
@@ -135,12 +136,16 @@ section! {
         matches as "match": Match, optional "every request";
         /// Steps that run in this order on the request, backwards on the response.
         filters: Vec<At<Filter>>, optional "none";
-        /// Send requests to the pool of this name. A route has one of `pool`, `redirect` and `respond`.
-        pool: PoolName, optional "see `redirect` and `respond`";
+        /// Send requests to the pool of this name. A route has one of `pool`, `split`, `redirect` and `respond`.
+        pool: PoolName, optional "see the three others";
+        /// Share requests between pools, by weight: `{ api: 90, api-next: 10 }`. With weight 0 a pool gets none.
+        split: Named<PoolName, Count<0, 65535>>, optional "see the three others";
+        /// With `split`, whether a client stays with its pool: `cookie`, by a cookie that holds its place among all clients.
+        sticky: CohortsKey, optional "the pool is chosen for each request";
         /// Send clients to another URL.
-        redirect: Redirect, optional "see `pool` and `respond`";
+        redirect: Redirect, optional "see the three others";
         /// Answer at once.
-        respond: Respond, optional "see `pool` and `redirect`";
+        respond: Respond, optional "see the three others";
         /// Timeouts of this route's exchanges.
         timeouts: RouteTimeouts, optional "those of the top-level `timeouts`";
         /// Repeating failed attempts, or `off`.
@@ -150,6 +155,17 @@ section! {
         /// Let `%2F` and `%5C` in paths through to the endpoint, which may take them for `/` and `\\`: rules on paths, here
         /// and behind, can then be walked around. Logged at start.
         danger_allow_encoded_slashes: bool, default "false";
+    }
+}
+
+section! {
+    /// Clients that stay with their pool, by a cookie with their place among all clients. A pool that gets a larger share keeps
+    /// those that it has. The cookie is not signed: whoever makes one up chooses for itself alone.
+    Cohorts as "cohorts" (Keys) {
+        /// The name of the cookie. Routes with the same one give a client the same place.
+        cookie: CookieName, default "lockgate_cohort";
+        /// How long a client keeps its place.
+        max_age: Timeout, default "30d";
     }
 }
 
@@ -690,6 +706,7 @@ mod tests {
         unwritten::<Listener>();
         unwritten::<ClientAuth>();
         unwritten::<Route>();
+        unwritten::<Cohorts>();
         unwritten::<Redirect>();
         unwritten::<Respond>();
         unwritten::<Retry>();

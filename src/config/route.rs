@@ -16,7 +16,7 @@ pub struct Route {
     pub matches: Match,
     /// Run in this order on the request, backwards on the response.
     pub filters: Vec<Filter>,
-    /// Where requests go: exactly one of `pool`, `redirect`, `respond`.
+    /// Where requests go: exactly one of `pool`, `split`, `redirect`, `respond`.
     pub action: Action,
     /// Timeouts, the defaults filled in.
     pub timeouts: Timeouts,
@@ -110,6 +110,13 @@ pub enum Filter {
 pub enum Action {
     /// To an endpoint of a pool.
     Pool(PoolName),
+    /// To an endpoint of one of several pools.
+    Split {
+        /// The pools with their weights, in the order of the file; one of them is above 0.
+        pools: Vec<(PoolName, u32)>,
+        /// Clients that stay with their pool; absent: each request is its own.
+        cohorts: Option<Cohorts>,
+    },
     /// To another URL.
     Redirect {
         /// The URL, with `{scheme} {host} {path} {query}`; `{query}` brings its own question mark.
@@ -126,6 +133,28 @@ pub enum Action {
         /// Header fields; `content-type` is `text/plain; charset=utf-8` unless set.
         headers: Vec<(String, String)>,
     },
+}
+
+/// Clients that stay with their pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cohorts {
+    /// The name of the cookie.
+    pub cookie: String,
+    /// How long a client keeps its place; whole seconds.
+    pub max_age: Duration,
+}
+
+impl Action {
+    /// The names of the pools that it leads to.
+    pub fn pools_mut(&mut self) -> impl Iterator<Item = &mut PoolName> {
+        let (one, several) = match self {
+            Self::Pool(pool) => (Some(pool), None),
+            Self::Split { pools, cohorts: _ } => (None, Some(pools)),
+            Self::Redirect { .. } | Self::Respond { .. } => (None, None),
+        };
+        let several = several.into_iter().flatten().map(|(pool, _)| pool);
+        one.into_iter().chain(several)
+    }
 }
 
 /// Timeouts of a route's exchanges.

@@ -13,7 +13,7 @@ use super::error::{ConfigError, Source};
 use super::keys;
 use super::parse;
 use super::pool::Pool;
-use super::route::{Action, HostMatch, Match, PathMatch, Route};
+use super::route::{HostMatch, Match, PathMatch, Route};
 use super::salvage;
 use crate::base::name::{PoolName, SiteName};
 use crate::base::path::normal_path;
@@ -63,7 +63,7 @@ impl Site {
         let own = |given: &str| format!("{name}/{given}");
         for route in &mut routes {
             route.name = own(route.name.as_str()).into();
-            if let Action::Pool(pool) = &mut route.action {
+            for pool in route.action.pools_mut() {
                 *pool = own(pool.as_str()).into();
             }
         }
@@ -178,6 +178,7 @@ impl Route {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::route::Action;
 
     fn site(text: &str) -> Result<Site, Vec<ConfigError>> {
         let main = Config::default();
@@ -212,6 +213,25 @@ pools: { app: { endpoints: ['10.0.0.1:80'] } }
             ("shop/app", "app")
         );
         assert_eq!(key(pool, Some(&"sho".into())), "shop/app");
+    }
+
+    #[test]
+    fn pools_of_a_split_are_the_sites_own() {
+        let text = "routes: [{ split: { app: 9, next: 1 } }]\npools: { app: { endpoints: \
+                    ['10.0.0.1:80'] }, next: { endpoints: ['10.0.0.2:80'] } }";
+        let site = site(text).unwrap();
+        let Action::Split {
+            pools,
+            cohorts: None,
+        } = &site.routes[0].action
+        else {
+            panic!("{:?}", site.routes[0].action);
+        };
+        let pools = pools.iter().map(|(name, weight)| (name.as_str(), *weight));
+        assert_eq!(
+            pools.collect::<Vec<_>>(),
+            [("shop/app", 9), ("shop/next", 1)]
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::fmt::{self, Write as _};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use crate::base::host::normal_host;
+use crate::base::name::PoolName;
 use crate::base::path::normal_path;
 use crate::base::units::show_duration;
 use crate::config::listener::Listener;
@@ -215,17 +216,24 @@ fn write_route(out: &mut String, config: &Written<'_>, route: &Route) -> fmt::Re
     }
     match &route.action {
         config::Action::Pool(name) => {
-            let pool = config.pools.iter().find(|pool| pool.name == *name);
-            writeln!(
-                out,
-                "pool      {name}{}",
-                pool.map(|pool| describe_pool(pool)).unwrap_or_default()
-            )?;
-            let timeouts = &route.timeouts;
-            let (response, idle) = (timeouts.response, timeouts.idle);
-            let (response, idle) = (show_duration(response), show_duration(idle));
-            writeln!(out, "timeouts  response {response}, idle {idle}")?;
-            writeln!(out, "attempts  {}", route.retry.attempts.saturating_add(1))
+            writeln!(out, "pool      {name}{}", describe_pool(config, name))?;
+            write_attempts(out, route)
+        }
+        config::Action::Split { pools, cohorts } => {
+            let total: u64 = pools.iter().map(|(_, weight)| u64::from(*weight)).sum();
+            for (index, (name, weight)) in pools.iter().enumerate() {
+                let title = if index == 0 { "split" } else { "" };
+                let share = f64::from(*weight) * 100.0 / total as f64;
+                // Two decimals at most, and none that say nothing.
+                let share = (share * 100.0).round() / 100.0;
+                let pool = describe_pool(config, name);
+                writeln!(out, "{title:<9} {share} % to {name}{pool}")?;
+            }
+            if let Some(cohorts) = cohorts {
+                let (cookie, max_age) = (&cohorts.cookie, show_duration(cohorts.max_age));
+                writeln!(out, "sticky    by the cookie {cookie}, {max_age}")?;
+            }
+            write_attempts(out, route)
         }
         config::Action::Redirect { to, status } => writeln!(out, "redirect  {status} to {to}"),
         config::Action::Respond { status, body, .. } => {
@@ -234,7 +242,19 @@ fn write_route(out: &mut String, config: &Written<'_>, route: &Route) -> fmt::Re
     }
 }
 
-fn describe_pool(pool: &Pool) -> String {
+fn write_attempts(out: &mut String, route: &Route) -> fmt::Result {
+    let timeouts = &route.timeouts;
+    let (response, idle) = (timeouts.response, timeouts.idle);
+    let (response, idle) = (show_duration(response), show_duration(idle));
+    writeln!(out, "timeouts  response {response}, idle {idle}")?;
+    writeln!(out, "attempts  {}", route.retry.attempts.saturating_add(1))
+}
+
+/// What there is to say of a pool behind its name.
+fn describe_pool(config: &Written<'_>, name: &PoolName) -> String {
+    let Some(pool) = config.pools.iter().find(|pool| pool.name == *name) else {
+        return String::new();
+    };
     let balance = match &pool.balance {
         Balance::RoundRobin => "round_robin",
         Balance::LeastConnections => "least_connections",

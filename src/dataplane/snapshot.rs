@@ -26,6 +26,7 @@ use crate::dataplane::route::RouteTable;
 use crate::dataplane::tls::ServerPlan;
 use crate::dataplane::upstream::pool::Pool;
 use crate::dataplane::upstream::retry;
+use crate::dataplane::upstream::split::Split;
 use crate::telemetry::sink::Sink;
 
 /// The compiled config in force.
@@ -170,6 +171,8 @@ const _: () = assert!(size_of::<Route>() + 2 * size_of::<usize>() <= 128);
 pub enum Action {
     /// To an endpoint of a pool.
     Forward(Arc<Pool>),
+    /// To an endpoint of one of several pools.
+    Split(Box<Split<Arc<Pool>>>),
     /// To another URL.
     Redirect(Box<Redirect>),
     /// Nowhere: the answer is here.

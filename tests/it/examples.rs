@@ -246,7 +246,19 @@ fn canary() {
         assert_eq!(by_header.text(), "next");
         assert_eq!(by_header.field("x-served-by"), Some("next"));
         assert_eq!(run.get("localhost", "/?canary=1").text(), "next");
-        assert_ne!(run.ask("localhost", "/", "X-Canary: 0\r\n").text(), "next");
+        let with_place = |place: &str| {
+            let cookie = format!("X-Canary: 0\r\nCookie: lockgate_cohort={place}\r\n");
+            run.ask("localhost", "/", &cookie).text().to_owned()
+        };
+        assert_eq!(with_place("01000"), "next");
+        assert_ne!(with_place("f1000"), "next");
+        let newcomer = run.get("localhost", "/");
+        assert!(
+            newcomer
+                .field("set-cookie")
+                .unwrap()
+                .starts_with("lockgate_cohort=")
+        );
     });
 }
 

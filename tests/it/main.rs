@@ -34,6 +34,7 @@ mod reload;
 mod retries;
 mod routing;
 mod sites;
+mod split;
 mod sticky;
 mod timeouts;
 mod tls;

@@ -3,6 +3,7 @@
 //! `parse` calls it with whatever could be read; a part that could not is `None` and already reported. All rules
 //! are held against all parts; there is a config only if no rule was broken.
 
+mod action;
 mod filter;
 mod health;
 mod listener;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt};
 
-use super::{KnownPools, filter, most, retry};
+use super::{KnownPools, action, filter, most, retry};
 use crate::base::name::RouteName;
 use crate::base::path::normal_path;
 use crate::config::decode::{At, Decoder};
@@ -12,7 +12,7 @@ use crate::config::forms::{PathKey, ValueKey};
 use crate::config::keys;
 use crate::config::kinds::{Named, OrOff};
 use crate::config::route::{
-    Action, HostMatch, Limits, Match, PathMatch, Retry, Route, Timeouts, ValueMatch,
+    HostMatch, Limits, Match, PathMatch, Retry, Route, Timeouts, ValueMatch,
 };
 use crate::config::values::Timeout;
 
@@ -32,7 +32,7 @@ pub(super) fn check(
         let matches = matches.map_or_else(Match::default, |at| match_of(&at.value, decoder));
         check_slashes(keys, matches.path.as_ref(), decoder);
         let filters = filter::check(keys, matches.path.as_ref(), decoder);
-        let Some(action) = action(keys, pools, decoder) else {
+        let Some(action) = action::check(keys, pools, decoder) else {
             continue;
         };
         let timeouts = route_timeouts(keys, timeouts);
@@ -181,74 +181,6 @@ fn value(key: &ValueKey) -> Option<ValueMatch> {
     }
     let present = forms.present.as_ref()?;
     Some(ValueMatch::Present(present.value))
-}
-
-fn action(keys: &keys::Route, pools: &KnownPools<'_>, decoder: &mut Decoder) -> Option<Action> {
-    const ACTIONS: [&str; 3] = ["pool", "redirect", "respond"];
-    let written = ACTIONS
-        .iter()
-        .filter(|action| keys.written.has(action))
-        .count();
-    if written != 1 {
-        let message = match written {
-            0 => "the route does nothing",
-            _ => "the route does more than one thing",
-        };
-        decoder.problem(
-            keys.written.place,
-            message,
-            "a route has one of `pool`, `redirect` and `respond`",
-        );
-    }
-    let mut action = None;
-    if let Some(respond) = &keys.respond {
-        action = Some(respond_of(&respond.value, decoder));
-    }
-    if let Some(redirect) = &keys.redirect {
-        action = redirect.value.to.as_ref().map(|to| Action::Redirect {
-            to: to.value.0.clone(),
-            status: redirect.value.status.value.0,
-        });
-    }
-    if let Some(pool) = &keys.pool {
-        if let Some(names) = &pools.names
-            && !names.contains(&pool.value)
-        {
-            let help = match pools.listed.as_slice() {
-                [] => format!(
-                    "there are no pools: add `pools: {{ {}: {{ endpoints: […] }} }}`",
-                    pool.value
-                ),
-                names => decoder.suggest(pool.value.as_str(), "pools are", names.iter().copied()),
-            };
-            decoder.problem(
-                pool.place,
-                format!("pool `{}` is not defined", pool.value),
-                help,
-            );
-        }
-        action = Some(Action::Pool(pool.value.clone()));
-    }
-    action
-}
-
-fn respond_of(keys: &keys::Respond, decoder: &mut Decoder) -> Action {
-    let status = u16::try_from(keys.status.value.0).unwrap_or(u16::MAX);
-    let body = &keys.body;
-    // RFC 9110 §15.3.5, §15.3.6 and §15.4.5.
-    if matches!(status, 204 | 205 | 304) && !body.value.is_empty() {
-        let message = format!("an answer with status {status} has no body");
-        decoder.problem(
-            body.place,
-            message,
-            "leave `body` out, or choose another status",
-        );
-    }
-    Action::Respond {
-        status,
-        body: body.value.clone(),
-        headers: filter::fields(keys.headers.as_ref(), |name| &name.0),
-    }
 }
 
 fn route_timeouts(keys: &keys::Route, defaults: &Timeouts) -> Timeouts {

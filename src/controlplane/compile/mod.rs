@@ -16,6 +16,7 @@ mod tests;
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -366,6 +367,11 @@ impl<'s> Errors<'s> {
         }
         self.all
     }
+}
+
+/// Where draws and turns begin: elsewhere in each process, so that those of a fleet do not draw the same.
+fn seed() -> u64 {
+    RandomState::new().hash_one(0)
 }
 
 fn limits(config: &Config) -> Limits {

@@ -5,7 +5,6 @@
 //! pool.
 
 use std::collections::BTreeSet;
-use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use http::HeaderName;
 
 use super::answers::{Answer, Question, Record};
 use super::listener::Unread;
-use super::{Errors, Materials, health};
+use super::{Errors, Materials, health, seed};
 use crate::base::addr::{EndpointAddr, EndpointTarget};
 use crate::base::name::PoolName;
 use crate::config;
@@ -224,11 +223,6 @@ fn sticky(
     };
     let settings = sticky::Settings::new(&pool.name, &cookie, keys.max_age, secret);
     Some(settings)
-}
-
-/// Where draws begin: elsewhere in each process, so that those of a fleet do not draw the same.
-fn seed() -> u64 {
-    RandomState::new().hash_one(0)
 }
 
 fn balance(pool: &config::pool::Pool, errors: &mut Errors<'_>) -> Option<Balance> {

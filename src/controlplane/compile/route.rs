@@ -9,7 +9,7 @@ use std::time::Duration;
 use foldhash::{HashMap, HashMapExt};
 use http::{HeaderName, Method};
 
-use super::{Errors, Previous};
+use super::{Errors, Previous, seed};
 use crate::base::fault::Fault;
 use crate::base::name::{PoolName, RouteName, SiteName};
 use crate::config::route as config;
@@ -18,6 +18,10 @@ use crate::dataplane::route::{HostMatch, Match, PathMatch, ValueMatch};
 use crate::dataplane::snapshot::{Action, Route};
 use crate::dataplane::upstream::pool::Pool;
 use crate::dataplane::upstream::retry;
+use crate::dataplane::upstream::split::{Cohorts, Split};
+
+/// The pools of a file by their names.
+type Pools<'a> = HashMap<&'a PoolName, &'a Arc<Pool>>;
 
 pub(super) fn compile(
     routes: &[config::Route],
@@ -25,7 +29,7 @@ pub(super) fn compile(
     before: &Before<'_>,
     errors: &mut Errors<'_>,
 ) -> Vec<(Match, Arc<Route>)> {
-    let pools: HashMap<_, _> = pools.iter().map(|pool| (&pool.name, pool)).collect();
+    let pools: Pools<'_> = pools.iter().map(|pool| (&pool.name, pool)).collect();
     let mut plans = Plans::default();
     let rules = routes.iter().enumerate().filter_map(|(index, route)| {
         let path = format!("routes[{index}]");
@@ -80,10 +84,15 @@ impl<'a> Before<'a> {
 
 impl Known<'_> {
     /// Whether the route would come out the same once more, but for its condition.
-    fn is_same(&self, route: &config::Route, pool: Option<&Arc<Pool>>) -> bool {
+    fn is_same(&self, route: &config::Route, pools: &Pools<'_>) -> bool {
+        let is_same_pool = |before: &Arc<Pool>| {
+            let pool = pools.get(&before.name);
+            pool.is_some_and(|pool| Arc::ptr_eq(before, pool))
+        };
         let leads_there = match &self.route.action {
-            Action::Forward(before) => pool.is_some_and(|pool| Arc::ptr_eq(before, pool)),
-            Action::Redirect(_) | Action::Respond(_) => pool.is_none(),
+            Action::Forward(before) => is_same_pool(before),
+            Action::Split(split) => split.pools().iter().all(is_same_pool),
+            Action::Redirect(_) | Action::Respond(_) => true,
             // What fails is compiled of no route.
             Action::Fail(_) => false,
         };
@@ -110,18 +119,13 @@ impl Known<'_> {
 fn one(
     route: &config::Route,
     path: &str,
-    pools: &HashMap<&PoolName, &Arc<Pool>>,
+    pools: &Pools<'_>,
     known: Option<&Known<'_>>,
     plans: &mut Plans,
     errors: &mut Errors<'_>,
 ) -> Option<Arc<Route>> {
-    let pool = match &route.action {
-        // A pool that is not there, though the config was checked, has an error of its own.
-        config::Action::Pool(name) => pools.get(name).copied(),
-        config::Action::Redirect { .. } | config::Action::Respond { .. } => None,
-    };
     if let Some(known) = known
-        && known.is_same(route, pool)
+        && known.is_same(route, pools)
     {
         return Some(Arc::clone(known.route));
     }
@@ -132,7 +136,7 @@ fn one(
         }
         Some(_) | None => filters(&route.filters, path, errors),
     };
-    let action = action(&route.action, pool, path, errors);
+    let action = action(&route.action, pools, path, errors);
     let retry = plans.of(route, path, errors);
     Some(Arc::new(Route {
         name: route.name.clone(),
@@ -210,12 +214,28 @@ fn filters(
 
 fn action(
     action: &config::Action,
-    pool: Option<&Arc<Pool>>,
+    pools: &Pools<'_>,
     path: &str,
     errors: &mut Errors<'_>,
 ) -> Option<Action> {
+    // A pool that is not there, though the config was checked, has an error of its own.
+    let pool = |name| pools.get(name).map(|&pool| Arc::clone(pool));
     match action {
-        config::Action::Pool(_) => pool.map(|pool| Action::Forward(Arc::clone(pool))),
+        config::Action::Pool(name) => pool(name).map(Action::Forward),
+        config::Action::Split {
+            pools: written,
+            cohorts,
+        } => {
+            let shares = written
+                .iter()
+                .map(|(name, weight)| Some((pool(name)?, *weight)));
+            let cohorts = cohorts.as_ref().map(|cohorts| Cohorts {
+                cookie: cohorts.cookie.as_str().into(),
+                max_age: cohorts.max_age,
+            });
+            let split = Split::new(shares.collect::<Option<_>>()?, cohorts, seed());
+            Some(Action::Split(Box::new(split)))
+        }
         config::Action::Redirect { to, status } => errors
             .take(Redirect::new(to, *status), &format!("{path}.redirect"))
             .map(|redirect| Action::Redirect(Box::new(redirect))),

@@ -6,6 +6,8 @@
 
 use std::rc::Rc;
 
+use http::header;
+
 use crate::base::fault::Fault;
 use crate::dataplane::filter;
 use crate::dataplane::http::body::{Closing, ResponseBody};
@@ -15,6 +17,7 @@ use crate::dataplane::http::respond;
 use crate::dataplane::http::upgrade::Wish;
 use crate::dataplane::http::{Downstream, Engine, Reply};
 use crate::dataplane::snapshot::Action;
+use crate::dataplane::upstream::split::Newcomer;
 
 /// Answers one request. There is always an answer.
 ///
@@ -55,24 +58,42 @@ async fn line(
     closing.record.route = Some(route.name.clone());
     closing.count(&snapshot, route)?;
     inbound.run(&route.filters)?;
-    let mut answer = match &route.action {
-        Action::Redirect(redirect) => respond::redirect(redirect, downstream, &inbound),
-        Action::Respond(fixed) => Answer::own(fixed.answer()),
-        Action::Fail(fault) => return Err(*fault),
-        Action::Forward(pool) => {
-            closing.record.pool = Some(pool.name.clone());
-            let wish = Wish::of(&mut inbound)?;
-            let passage = Passage {
-                engine,
-                downstream,
-                snapshot: &snapshot,
-                route,
-            };
-            forward::forward(passage, pool, inbound, wish, closing).await?
+    let mut answer = 'answer: {
+        let (pool, newcomer) = match &route.action {
+            Action::Redirect(redirect) => {
+                break 'answer respond::redirect(redirect, downstream, &inbound);
+            }
+            Action::Respond(fixed) => break 'answer Answer::own(fixed.answer()),
+            Action::Fail(fault) => return Err(*fault),
+            Action::Forward(pool) => (pool, None),
+            Action::Split(split) => split.pick(&inbound.parts).ok_or(Fault::NoEndpoint)?,
+        };
+        closing.record.pool = Some(pool.name.clone());
+        let wish = Wish::of(&mut inbound)?;
+        let passage = Passage {
+            engine,
+            downstream,
+            snapshot: &snapshot,
+            route,
+        };
+        let mut answer = forward::forward(passage, pool, inbound, wish, closing).await?;
+        if let Some(newcomer) = newcomer {
+            welcome(engine, downstream, newcomer, &mut answer);
         }
+        answer
     };
     filter::on_response(&route.filters, &mut answer.head, || {
         engine.stock.take_fields()
     });
     Ok(answer)
+}
+
+/// Tells a client its place among those that stay with their pool.
+#[cold]
+fn welcome(engine: &Engine, downstream: &Downstream, newcomer: Newcomer<'_>, answer: &mut Answer) {
+    let is_secure = downstream.facts.secure.is_some();
+    if let Some(cookie) = newcomer.set_cookie(is_secure) {
+        let fields = answer.head.map_in(|| engine.stock.take_fields());
+        fields.append(header::SET_COOKIE, cookie);
+    }
 }

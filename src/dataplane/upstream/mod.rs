@@ -27,5 +27,6 @@ pub mod probe;
 pub mod queue;
 pub mod reach;
 pub mod retry;
+pub mod split;
 pub mod sticky;
 mod tiers;
