@@ -24,7 +24,7 @@ certificate() {
 }
 
 for recipe in web-app websocket grpc mtls canary redirect unix-socket least-connections discovery upstream-tls \
-    maintenance site-files cache-by-path tiers overload sticky-sessions; do
+    maintenance site-files cache-by-path tiers overload mirror sticky-sessions; do
     authority "$recipe"
     certificate "$recipe" localhost serverAuth \
         DNS:localhost,DNS:old.localhost,DNS:new.localhost,IP:127.0.0.1

@@ -308,6 +308,35 @@ fn completions_are_printed() {
 }
 
 #[test]
+fn explain_tells_shares_and_where_copies_go() {
+    let folder = folder(
+        "
+listeners:
+  - address: 127.0.0.1:8080
+routes:
+  - split: { api: 2, next: 1, old: 0 }
+    sticky: cookie
+    mirror: { pool: shadow, percent: 0.5 }
+pools:
+  api: { endpoints: [ '10.0.0.1:80' ] }
+  next: { balance: random_two, endpoints: [ '10.0.0.2:80' ] }
+  old: { endpoints: [ '10.0.0.3:80' ] }
+  shadow: { endpoints: [ '10.0.0.4:80' ] }
+",
+    );
+    let output = lockgate(&["explain", "GET", "http://a.test:8080/"], folder.path());
+    assert!(output.status.success(), "{output:?}");
+    let told = "split     66.67 % to api (round_robin): 10.0.0.1:80
+          33.33 % to next (random_two): 10.0.0.2:80
+          0 % to old (round_robin): 10.0.0.3:80
+sticky    by the cookie lockgate_cohort, 720h
+mirror    0.5 % to shadow (round_robin): 10.0.0.4:80
+timeouts  response 1m, idle 1m
+";
+    assert!(stdout(&output).contains(told), "{}", stdout(&output));
+}
+
+#[test]
 fn explain_tells_the_route_and_why_the_others_lost() {
     let folder = folder(
         "

@@ -136,6 +136,9 @@ fn show_routes(text: &mut String, routes: &[route::Route], pools: &[pool::Pool])
             writeln!(text, "  {filter:?}").unwrap();
         }
         writeln!(text, "  {:?}", route.action).unwrap();
+        if let Some(mirror) = &route.mirror {
+            writeln!(text, "  {mirror:?}").unwrap();
+        }
         if route.timeouts != route::Timeouts::default() {
             writeln!(text, "  {:?}", route.timeouts).unwrap();
         }

@@ -33,6 +33,11 @@ pub(crate) enum Shape {
         least: u64,
         most: u64,
     },
+    /// Decimals and all.
+    Number {
+        least: u64,
+        most: u64,
+    },
     Numbers(&'static [u16]),
     Text {
         what: &'static str,

@@ -22,8 +22,8 @@ use super::values::http::{
     RedirectTarget, SetFieldName, StatusRange, UrlPath, UrlTarget,
 };
 use super::values::{
-    AdminAddress, BalanceWord, Bytes, FilePath, IncludePath, Name, Percent, ResolverAddress,
-    SecretText, ServerName, Timeout, Workers,
+    AdminAddress, BalanceWord, Bytes, FilePath, IncludePath, Name, Percent, PercentNumber,
+    ResolverAddress, SecretText, ServerName, Timeout, Workers,
 };
 use super::{AccessLogFormat, AccessLogPath};
 use crate::base::addr::{EndpointTarget, ListenAddr};
@@ -142,6 +142,9 @@ section! {
         split: Named<PoolName, Count<0, 65535>>, optional "see the three others";
         /// With `split`, whether a client stays with its pool: `cookie`, by a cookie that holds its place among all clients.
         sticky: CohortsKey, optional "the pool is chosen for each request";
+        /// With `pool` or `split`: copies of requests for another pool, whose answers nobody sees. The original neither waits for
+        /// them nor fails by them.
+        mirror: Mirror, optional "no copies";
         /// Send clients to another URL.
         redirect: Redirect, optional "see the three others";
         /// Answer at once.
@@ -166,6 +169,16 @@ section! {
         cookie: CookieName, default "lockgate_cohort";
         /// How long a client keeps its place.
         max_age: Timeout, default "30d";
+    }
+}
+
+section! {
+    /// Copies of requests, sent once and forgotten. Bodies up to 64 KiB are copied with them, upgrades are not copied.
+    Mirror as "mirror" (Keys) {
+        /// The pool that gets the copies, marked by `x-lockgate-mirror: 1`.
+        pool: PoolName, required;
+        /// How many of a hundred requests are copied, such as `10` or `0.5`.
+        percent: PercentNumber, default "100";
     }
 }
 
@@ -707,6 +720,7 @@ mod tests {
         unwritten::<ClientAuth>();
         unwritten::<Route>();
         unwritten::<Cohorts>();
+        unwritten::<Mirror>();
         unwritten::<Redirect>();
         unwritten::<Respond>();
         unwritten::<Retry>();

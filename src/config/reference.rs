@@ -75,6 +75,7 @@ fn collect(shape: &Shape, path: &str, places: &mut Vec<Place>) {
         }
         Shape::Flag
         | Shape::Integer { .. }
+        | Shape::Number { .. }
         | Shape::Numbers(_)
         | Shape::Text { .. }
         | Shape::Choice(_)
@@ -140,6 +141,7 @@ fn words(shape: &Shape) -> String {
         Shape::Flag => "`true` or `false`".into(),
         Shape::True => "`true`".into(),
         Shape::Integer { least, most } => format!("a whole number, {least} to {most}"),
+        Shape::Number { least, most } => format!("a number, {least} to {most}"),
         Shape::Numbers(numbers) => {
             let numbers: Vec<_> = numbers.iter().map(u16::to_string).collect();
             numbers.join(", ")

@@ -18,6 +18,8 @@ pub struct Route {
     pub filters: Vec<Filter>,
     /// Where requests go: exactly one of `pool`, `split`, `redirect`, `respond`.
     pub action: Action,
+    /// Copies of requests for another pool; absent: there are none.
+    pub mirror: Option<Mirror>,
     /// Timeouts, the defaults filled in.
     pub timeouts: Timeouts,
     /// Whether and how often a failed attempt is made again. Routes that write nothing share it.
@@ -144,16 +146,26 @@ pub struct Cohorts {
     pub max_age: Duration,
 }
 
-impl Action {
+/// Copies of a route's requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// The pool that gets them.
+    pub pool: PoolName,
+    /// How many of a million requests have one: up to all.
+    pub share: u32,
+}
+
+impl Route {
     /// The names of the pools that it leads to.
     pub fn pools_mut(&mut self) -> impl Iterator<Item = &mut PoolName> {
-        let (one, several) = match self {
-            Self::Pool(pool) => (Some(pool), None),
-            Self::Split { pools, cohorts: _ } => (None, Some(pools)),
-            Self::Redirect { .. } | Self::Respond { .. } => (None, None),
+        let (one, several) = match &mut self.action {
+            Action::Pool(pool) => (Some(pool), None),
+            Action::Split { pools, cohorts: _ } => (None, Some(pools)),
+            Action::Redirect { .. } | Action::Respond { .. } => (None, None),
         };
         let several = several.into_iter().flatten().map(|(pool, _)| pool);
-        one.into_iter().chain(several)
+        let mirror = self.mirror.as_mut().map(|mirror| &mut mirror.pool);
+        one.into_iter().chain(several).chain(mirror)
     }
 }
 

@@ -44,6 +44,9 @@ fn of_shape(shape: &Shape, parts: &mut Map<String, Value>) -> Value {
         Shape::Integer { least, most } => {
             or_variable(&json!({ "type": "integer", "minimum": least, "maximum": most }))
         }
+        Shape::Number { least, most } => {
+            or_variable(&json!({ "type": "number", "minimum": least, "maximum": most }))
+        }
         Shape::Numbers(numbers) => or_variable(&json!({ "enum": numbers })),
         Shape::Text { pattern, .. } => match pattern {
             Some(pattern) => or_variable(&json!({ "type": "string", "pattern": pattern })),

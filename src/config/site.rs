@@ -63,7 +63,7 @@ impl Site {
         let own = |given: &str| format!("{name}/{given}");
         for route in &mut routes {
             route.name = own(route.name.as_str()).into();
-            for pool in route.action.pools_mut() {
+            for pool in route.pools_mut() {
                 *pool = own(pool.as_str()).into();
             }
         }
@@ -216,9 +216,10 @@ pools: { app: { endpoints: ['10.0.0.1:80'] } }
     }
 
     #[test]
-    fn pools_of_a_split_are_the_sites_own() {
-        let text = "routes: [{ split: { app: 9, next: 1 } }]\npools: { app: { endpoints: \
-                    ['10.0.0.1:80'] }, next: { endpoints: ['10.0.0.2:80'] } }";
+    fn pools_of_a_split_and_of_a_mirror_are_the_sites_own() {
+        let text = "routes: [{ split: { app: 9, next: 1 }, mirror: { pool: shadow } }]\npools: { \
+                    app: { endpoints: ['10.0.0.1:80'] }, next: { endpoints: ['10.0.0.2:80'] }, \
+                    shadow: { endpoints: ['10.0.0.3:80'] } }";
         let site = site(text).unwrap();
         let Action::Split {
             pools,

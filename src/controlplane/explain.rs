@@ -217,7 +217,7 @@ fn write_route(out: &mut String, config: &Written<'_>, route: &Route) -> fmt::Re
     match &route.action {
         config::Action::Pool(name) => {
             writeln!(out, "pool      {name}{}", describe_pool(config, name))?;
-            write_attempts(out, route)
+            write_rest(out, config, route)
         }
         config::Action::Split { pools, cohorts } => {
             let total: u64 = pools.iter().map(|(_, weight)| u64::from(*weight)).sum();
@@ -233,7 +233,7 @@ fn write_route(out: &mut String, config: &Written<'_>, route: &Route) -> fmt::Re
                 let (cookie, max_age) = (&cohorts.cookie, show_duration(cohorts.max_age));
                 writeln!(out, "sticky    by the cookie {cookie}, {max_age}")?;
             }
-            write_attempts(out, route)
+            write_rest(out, config, route)
         }
         config::Action::Redirect { to, status } => writeln!(out, "redirect  {status} to {to}"),
         config::Action::Respond { status, body, .. } => {
@@ -242,7 +242,13 @@ fn write_route(out: &mut String, config: &Written<'_>, route: &Route) -> fmt::Re
     }
 }
 
-fn write_attempts(out: &mut String, route: &Route) -> fmt::Result {
+/// What there is to say of a route to pools, behind those.
+fn write_rest(out: &mut String, config: &Written<'_>, route: &Route) -> fmt::Result {
+    if let Some(mirror) = &route.mirror {
+        let (name, percent) = (&mirror.pool, f64::from(mirror.share) / 10_000.0);
+        let pool = describe_pool(config, name);
+        writeln!(out, "mirror    {percent} % to {name}{pool}")?;
+    }
     let timeouts = &route.timeouts;
     let (response, idle) = (timeouts.response, timeouts.idle);
     let (response, idle) = (show_duration(response), show_duration(idle));

@@ -24,6 +24,7 @@ use crate::base::secret::Secret;
 use crate::dataplane::filter::{Filter, FixedResponse, Redirect};
 use crate::dataplane::route::RouteTable;
 use crate::dataplane::tls::ServerPlan;
+use crate::dataplane::upstream::mirror::Mirror;
 use crate::dataplane::upstream::pool::Pool;
 use crate::dataplane::upstream::retry;
 use crate::dataplane::upstream::split::Split;
@@ -171,14 +172,23 @@ const _: () = assert!(size_of::<Route>() + 2 * size_of::<usize>() <= 128);
 pub enum Action {
     /// To an endpoint of a pool.
     Forward(Arc<Pool>),
-    /// To an endpoint of one of several pools.
-    Split(Box<Split<Arc<Pool>>>),
+    /// To an endpoint of one of several pools, or with copies to another one.
+    Fork(Box<Fork>),
     /// To another URL.
     Redirect(Box<Redirect>),
     /// Nowhere: the answer is here.
     Respond(Box<FixedResponse>),
     /// Nowhere: why is known beforehand.
     Fail(Fault),
+}
+
+/// Where requests go that do not all go one way.
+#[derive(Debug)]
+pub struct Fork {
+    /// The pools, perhaps just one.
+    pub split: Split<Arc<Pool>>,
+    /// Where copies go.
+    pub mirror: Option<Mirror>,
 }
 
 /// Limits of connections and messages.

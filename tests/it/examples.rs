@@ -17,7 +17,8 @@ use crate::harness::wire::Message;
 use crate::harness::{backend, dns, play};
 
 /// The recipes that have a case here.
-const TRIED: [&str; 19] = [
+const TRIED: [&str; 20] = [
+    "mirror",
     "cache-by-path",
     "canary",
     "discovery",
@@ -285,6 +286,22 @@ fn discovery() {
         let answers: Vec<_> = answers.collect();
         let count = |name: &str| answers.iter().filter(|said| *said == name).count();
         assert_eq!((count("one"), count("two")), (6, 2), "{answers:?}");
+    });
+}
+
+#[test]
+fn mirror() {
+    play(|| {
+        let (app, next) = (backend::named("app"), backend::named("next"));
+        let run = recipe("mirror")
+            .endpoint("127.0.0.1:3001", &app)
+            .endpoint("127.0.0.1:3002", &next)
+            .start();
+        for _ in 0..8 {
+            assert_eq!(run.get("localhost", "/").text(), "app");
+        }
+        let copies = next.requests(3);
+        assert_eq!(copies[0].field("x-lockgate-mirror"), Some("1"));
     });
 }
 

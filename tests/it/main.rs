@@ -27,6 +27,7 @@ mod hostile;
 mod keep_alive;
 mod limits;
 mod limits_endpoints;
+mod mirror;
 mod pools;
 mod process;
 mod protocols;

@@ -6,7 +6,7 @@ use crate::config::decode::{self, At, Decoder};
 use crate::config::forms::CohortsKey;
 use crate::config::keys;
 use crate::config::kinds::{Count, Named};
-use crate::config::route::{Action, Cohorts};
+use crate::config::route::{Action, Cohorts, Mirror};
 use crate::config::values::Timeout;
 
 /// Checks what a route does.
@@ -54,6 +54,39 @@ pub(super) fn check(
         action = Some(Action::Pool(pool.value.clone()));
     }
     action
+}
+
+/// Checks where copies of what a route does go.
+pub(super) fn mirror(
+    keys: &keys::Route,
+    action: &Action,
+    pools: &KnownPools<'_>,
+    decoder: &mut Decoder,
+) -> Option<Mirror> {
+    let at = keys.mirror.as_ref()?;
+    let pool = at.value.pool.as_ref();
+    if let Some(pool) = pool {
+        check_known(pool, pools, decoder);
+    }
+    let is_original = |name: &PoolName| match action {
+        Action::Pool(own) => own == name,
+        Action::Split { pools, cohorts: _ } => pools.iter().any(|(own, _)| own == name),
+        Action::Redirect { .. } | Action::Respond { .. } => false,
+    };
+    if let Action::Redirect { .. } | Action::Respond { .. } = action {
+        let help = "leave `mirror` out, or write it beside a `pool` or `split`";
+        decoder.problem(at.place, "nothing is sent that could be copied", help);
+    }
+    let pool = pool?;
+    if is_original(&pool.value) {
+        let message = format!("`{}` would get every request twice", pool.value);
+        let help = "name a pool that the route does not lead to";
+        decoder.problem(pool.place, message, help);
+    }
+    Some(Mirror {
+        pool: pool.value.clone(),
+        share: at.value.percent.value.0,
+    })
 }
 
 /// Reports a pool that is not there.

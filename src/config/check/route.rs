@@ -40,6 +40,7 @@ pub(super) fn check(
             name: names.name(keys, &matches),
             matches,
             filters,
+            mirror: action::mirror(keys, &action, pools, decoder),
             action,
             limits: keys
                 .limits

@@ -243,6 +243,47 @@ impl<const LEAST: u64, const MOST: u64> Text for Bytes<LEAST, MOST> {
     }
 }
 
+/// A share where the key says that it is in percent, in millionths of the whole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PercentNumber(pub(crate) u32);
+
+impl Kind for PercentNumber {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        const WHAT: &str = "a number, 0 to 100";
+        let number = match &node.value {
+            Value::Integer(number) => Some(*number as f64),
+            Value::Float(number) => Some(*number),
+            Value::Filled(text) => text.parse().ok(),
+            _ => None,
+        };
+        let Some(number) = number else {
+            let is_text = matches!(&node.value, Value::Text(_));
+            let help = is_text.then(|| "the key says the unit: write `10` or `0.5`".into());
+            decoder.expected(WHAT, node, help);
+            return None;
+        };
+        if !(0.0..=100.0).contains(&number) {
+            let message = format!("{number} is out of bounds");
+            decoder.problem(node.place, message, "the bounds are 0 and 100");
+            return None;
+        }
+        let millionths = number * 10_000.0;
+        if (millionths - millionths.round()).abs() > 1e-6 {
+            let help = "write four decimals at most, such as `0.0001`";
+            decoder.problem(node.place, format!("{number} is too fine"), help);
+            return None;
+        }
+        Some(Self(millionths.round() as u32))
+    }
+
+    fn shape() -> Shape {
+        Shape::Number {
+            least: 0,
+            most: 100,
+        }
+    }
+}
+
 /// A share, from a least one to all.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Percent<const LEAST: u32>(pub(crate) u32);

@@ -13,12 +13,11 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
-use super::Control;
 use super::metrics::{self, Scrape};
+use super::{Control, Desk};
 use crate::controlplane::reload::Ending;
 use crate::controlplane::reload::outcome::{Outcome, Verdict};
 use crate::controlplane::status::Upgrade;
-use crate::dataplane::snapshot::{Snapshot, Source};
 
 /// The field by which a caller says whose process it means: the path of its config.
 pub const CONFIG: HeaderName = HeaderName::from_static("lockgate-config");
@@ -34,9 +33,9 @@ type Answer = Response<Full<Bytes>>;
 /// Answers one request. Nothing of its body is read.
 pub(super) async fn answer(
     request: Request<Incoming>,
-    control: Rc<Control>,
-    snapshots: &Source,
+    desk: Rc<Desk>,
 ) -> Result<Answer, Infallible> {
+    let control = &desk.control;
     let (read, write) = (&[Method::GET, Method::HEAD][..], &[Method::POST][..]);
     let path = request.uri().path();
     let allowed = match path {
@@ -63,10 +62,10 @@ pub(super) async fn answer(
     }
     Ok(match path {
         "/-/healthy" => text(StatusCode::OK, "healthy\n"),
-        "/-/ready" => ready(&control),
-        "/metrics" => metrics(&control, &snapshots.reader().load()),
-        "/reload" => reload(&control).await,
-        _ => upgrade(&control).await,
+        "/-/ready" => ready(control),
+        "/metrics" => metrics(&desk),
+        "/reload" => reload(control).await,
+        _ => upgrade(control).await,
     })
 }
 
@@ -90,12 +89,13 @@ fn ready(control: &Control) -> Answer {
     }
 }
 
-fn metrics(control: &Control, snapshot: &Snapshot) -> Answer {
-    let latest = control.board.latest();
+fn metrics(desk: &Desk) -> Answer {
+    let board = &desk.control.board;
+    let latest = board.latest();
     let scrape = Scrape {
-        figures: &control.board.figures(),
+        figures: &board.figures(),
+        pools: &desk.snapshots.reader().load().pools,
         ailing: latest.as_ref().map_or(&[][..], |outcome| &outcome.sites),
-        pools: &snapshot.pools,
     };
     respond(
         StatusCode::OK,

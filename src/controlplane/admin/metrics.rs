@@ -8,18 +8,49 @@ use std::time::SystemTime;
 use crate::controlplane::reload::board::Figures;
 use crate::controlplane::reload::outcome::{Ailing, Ails};
 use crate::dataplane::upstream::health::Standing;
+use crate::dataplane::upstream::mirror::Ending;
 use crate::dataplane::upstream::pool::Pool;
 
 /// The media type of the format.
 pub(super) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What a scrape gets: the figures of the config, the sites that are not in force as they are written, and what is live about
-/// pools.
+/// pools and counted with them.
 pub(super) struct Scrape<'a> {
     pub(super) figures: &'a Figures,
-    pub(super) ailing: &'a [Ailing],
     pub(super) pools: &'a [Arc<Pool>],
+    pub(super) ailing: &'a [Ailing],
 }
+
+/// A counter of copies.
+struct Counted {
+    name: &'static str,
+    help: &'static str,
+    /// What it counts, and the label that tells it from the others.
+    endings: &'static [(Ending, &'static str)],
+}
+
+const COPIES: [Counted; 3] = [
+    Counted {
+        name: "lockgate_mirror_sent_total",
+        help: "Copies of requests that a pool has answered.",
+        endings: &[(Ending::Sent, "")],
+    },
+    Counted {
+        name: "lockgate_mirror_failed_total",
+        help: "Copies that were not answered, or not in time.",
+        endings: &[(Ending::Failed, "")],
+    },
+    Counted {
+        name: "lockgate_mirror_dropped_total",
+        help: "Copies that were not sent, by the reason.",
+        endings: &[
+            (Ending::Busy, ",reason=\"busy\""),
+            (Ending::Body, ",reason=\"body\""),
+            (Ending::Incomplete, ",reason=\"incomplete\""),
+        ],
+    },
+];
 
 impl fmt::Display for Scrape<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,11 +91,45 @@ impl fmt::Display for Scrape<'_> {
         let name = "lockgate_site_left_out";
         let help = "A site that never was good: its requests get 503.";
         self.sites(out, name, help, Ails::LeftOut)?;
-        self.pools(out)
+        self.pools(out)?;
+        self.copies(out)
     }
 }
 
 impl Scrape<'_> {
+    /// What became of the copies for each pool; one that never had any is not told.
+    fn copies(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mirrors = self.pools.iter().filter(|pool| {
+            let copies = pool.live.copies();
+            let mut endings = COPIES.iter().flat_map(|family| family.endings);
+            copies.under_way() > 0 || endings.any(|(ending, _)| copies.total(*ending) > 0)
+        });
+        let mirrors: Vec<_> = mirrors.collect();
+        for Counted {
+            name,
+            help,
+            endings,
+        } in COPIES
+        {
+            family(out, name, "counter", help)?;
+            for pool in &mirrors {
+                for (ending, reason) in endings {
+                    let total = pool.live.copies().total(*ending);
+                    let pool = Label(pool.name.as_str());
+                    writeln!(out, "{name}{{pool=\"{pool}\"{reason}}} {total}")?;
+                }
+            }
+        }
+        let name = "lockgate_mirror_in_flight";
+        family(out, name, "gauge", "Copies under way.")?;
+        for pool in &mirrors {
+            let under_way = pool.live.copies().under_way();
+            let pool = Label(pool.name.as_str());
+            writeln!(out, "{name}{{pool=\"{pool}\"}} {under_way}")?;
+        }
+        Ok(())
+    }
+
     /// One gauge a site in this state, and none for those that are well.
     fn sites(
         &self,
@@ -193,7 +258,7 @@ mod tests {
             "lockgate_site_left_out{site=\"shop\"} 1",
         ];
         assert_eq!(samples, expected);
-        assert_eq!(comments.len(), 2 * 11);
+        assert_eq!(comments.len(), 2 * 15);
         assert!(told.ends_with('\n'));
     }
 }

@@ -64,6 +64,14 @@ pub struct Control {
     pub config: PathBuf,
 }
 
+/// What answers are made of.
+#[derive(Debug)]
+struct Desk {
+    control: Control,
+    /// What is in force.
+    snapshots: Source,
+}
+
 /// The control socket while it is served.
 #[derive(Debug)]
 pub struct Admin {
@@ -103,7 +111,8 @@ impl Admin {
                 // Whoever started this waits for the report.
                 drop(report.send(outcome));
                 if let Some((runtime, listener)) = made {
-                    runtime.block_on(serve(listener, control, snapshots, opened));
+                    let desk = Desk { control, snapshots };
+                    runtime.block_on(serve(listener, desk, opened));
                     runtime.shutdown_background();
                 }
             })?;
@@ -152,17 +161,12 @@ fn is_handed_over(upgrades: &Upgrades) -> bool {
     matches!(upgrades.last, Some(Upgrade::HandedOver { .. }))
 }
 
-async fn serve(
-    listener: UnixListener,
-    control: Control,
-    snapshots: Source,
-    mut opened: cell::Receiver<bool>,
-) {
+async fn serve(listener: UnixListener, desk: Desk, mut opened: cell::Receiver<bool>) {
     if opened.wait_for(|open| *open).await.is_err() {
         return;
     }
-    let mut upgrades = control.upgrades.clone();
-    let control = Rc::new(control);
+    let mut upgrades = desk.control.upgrades.clone();
+    let desk = Rc::new(desk);
     let places = Arc::new(Semaphore::new(CALLERS_LIMIT));
     loop {
         let accept = async {
@@ -184,9 +188,9 @@ async fn serve(
                 tracing::debug!("another user called at the control socket, and was turned away");
             }
             Ok((stream, _)) => {
-                let (control, snapshots) = (Rc::clone(&control), snapshots.clone());
+                let desk = Rc::clone(&desk);
                 tokio::task::spawn_local(async move {
-                    talk(stream, control, snapshots).await;
+                    talk(stream, desk).await;
                     drop(place);
                 });
             }
@@ -202,8 +206,8 @@ async fn serve(
     drop(tokio::time::timeout(FAREWELL, places.acquire_many(everybody)).await);
 }
 
-async fn talk(stream: UnixStream, control: Rc<Control>, snapshots: Source) {
-    let service = service_fn(|request| answer::answer(request, Rc::clone(&control), &snapshots));
+async fn talk(stream: UnixStream, desk: Rc<Desk>) {
+    let service = service_fn(move |request| answer::answer(request, Rc::clone(&desk)));
     let talk = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)

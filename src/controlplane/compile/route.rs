@@ -15,7 +15,8 @@ use crate::base::name::{PoolName, RouteName, SiteName};
 use crate::config::route as config;
 use crate::dataplane::filter::{Filter, FilterInvalid, FixedResponse, Redirect};
 use crate::dataplane::route::{HostMatch, Match, PathMatch, ValueMatch};
-use crate::dataplane::snapshot::{Action, Route};
+use crate::dataplane::snapshot::{Action, Fork, Route};
+use crate::dataplane::upstream::mirror::Mirror;
 use crate::dataplane::upstream::pool::Pool;
 use crate::dataplane::upstream::retry;
 use crate::dataplane::upstream::split::{Cohorts, Split};
@@ -91,7 +92,10 @@ impl Known<'_> {
         };
         let leads_there = match &self.route.action {
             Action::Forward(before) => is_same_pool(before),
-            Action::Split(split) => split.pools().iter().all(is_same_pool),
+            Action::Fork(fork) => {
+                let mirror = fork.mirror.iter().map(Mirror::pool);
+                fork.split.pools().iter().chain(mirror).all(is_same_pool)
+            }
             Action::Redirect(_) | Action::Respond(_) => true,
             // What fails is compiled of no route.
             Action::Fail(_) => false,
@@ -101,6 +105,7 @@ impl Known<'_> {
             matches: _,
             filters,
             action,
+            mirror,
             timeouts,
             retry,
             limits,
@@ -109,6 +114,7 @@ impl Known<'_> {
         leads_there
             && *filters == route.filters
             && *action == route.action
+            && *mirror == route.mirror
             && *timeouts == route.timeouts
             && *retry == route.retry
             && *limits == route.limits
@@ -136,7 +142,7 @@ fn one(
         }
         Some(_) | None => filters(&route.filters, path, errors),
     };
-    let action = action(&route.action, pools, path, errors);
+    let action = action(route, pools, path, errors);
     let retry = plans.of(route, path, errors);
     Some(Arc::new(Route {
         name: route.name.clone(),
@@ -213,15 +219,24 @@ fn filters(
 }
 
 fn action(
-    action: &config::Action,
+    route: &config::Route,
     pools: &Pools<'_>,
     path: &str,
     errors: &mut Errors<'_>,
 ) -> Option<Action> {
     // A pool that is not there, though the config was checked, has an error of its own.
     let pool = |name| pools.get(name).map(|&pool| Arc::clone(pool));
-    match action {
-        config::Action::Pool(name) => pool(name).map(Action::Forward),
+    let fork = |shares, cohorts| {
+        let mirror = match &route.mirror {
+            None => None,
+            Some(mirror) => Some(Mirror::new(pool(&mirror.pool)?, mirror.share, seed())),
+        };
+        let split = Split::new(shares, cohorts, seed());
+        Some(Action::Fork(Box::new(Fork { split, mirror })))
+    };
+    match &route.action {
+        config::Action::Pool(name) if route.mirror.is_none() => pool(name).map(Action::Forward),
+        config::Action::Pool(name) => fork(vec![(pool(name)?, 1)], None),
         config::Action::Split {
             pools: written,
             cohorts,
@@ -233,8 +248,7 @@ fn action(
                 cookie: cohorts.cookie.as_str().into(),
                 max_age: cohorts.max_age,
             });
-            let split = Split::new(shares.collect::<Option<_>>()?, cohorts, seed());
-            Some(Action::Split(Box::new(split)))
+            fork(shares.collect::<Option<_>>()?, cohorts)
         }
         config::Action::Redirect { to, status } => errors
             .take(Redirect::new(to, *status), &format!("{path}.redirect"))

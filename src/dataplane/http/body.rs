@@ -19,6 +19,7 @@ use crate::base::clock;
 use crate::base::deadline::{Deadline, Deadlines};
 use crate::base::fault::Fault;
 use crate::dataplane::http::expect::Gate;
+use crate::dataplane::http::mirror::{Kept, Tap};
 use crate::dataplane::http::{Active, Flow, http1, replay};
 use crate::dataplane::snapshot::{Counted, Route, Snapshot};
 use crate::dataplane::upstream::answer::AnswerBody;
@@ -54,7 +55,9 @@ pub enum RequestSource {
     /// A stream of an HTTP/2 connection.
     Http2(Incoming),
     /// What is kept of a body of ours, and the rest of it.
-    Kept(replay::Reader),
+    Replayed(replay::Reader),
+    /// What was kept of another one. Boxed, since it is large, and hardly any body is one.
+    Kept(Box<Kept>),
 }
 
 impl From<Option<http1::Body>> for RequestSource {
@@ -89,7 +92,8 @@ impl http_body::Body for RequestSource {
                 tracing::debug!(%error, "a request body broke off");
                 BodyError(Fault::ClientGone)
             }),
-            Self::Kept(reader) => Pin::new(reader).poll_frame(cx),
+            Self::Replayed(reader) => Pin::new(reader).poll_frame(cx),
+            Self::Kept(kept) => Poll::Ready(kept.take_next().map(|piece| Ok(Frame::data(piece)))),
         }
     }
 
@@ -98,7 +102,8 @@ impl http_body::Body for RequestSource {
             Self::Empty => true,
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
-            Self::Kept(reader) => reader.is_end_stream(),
+            Self::Replayed(reader) => reader.is_end_stream(),
+            Self::Kept(kept) => kept.is_empty(),
         }
     }
 
@@ -107,7 +112,8 @@ impl http_body::Body for RequestSource {
             Self::Empty => SizeHint::with_exact(0),
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
-            Self::Kept(reader) => reader.size_hint(),
+            Self::Replayed(reader) => reader.size_hint(),
+            Self::Kept(kept) => kept.size_hint(),
         }
     }
 }
@@ -127,7 +133,8 @@ pub struct Intake {
 #[derive(Debug, Default)]
 pub struct RequestBody {
     source: RequestSource,
-    /// Absent for an empty body, and for one that is measured where it is kept.
+    /// Absent for a body that nobody waits for, an empty one or one that was kept, and for one that is measured where it is
+    /// kept.
     meter: Option<Box<Meter>>,
 }
 
@@ -139,9 +146,26 @@ struct Meter {
     pause: Duration,
     began: Option<Instant>,
     waiting: bool,
+    /// Keeps what passes, for a copy.
+    tap: Option<Box<Tap>>,
 }
 
 impl RequestBody {
+    /// A body that was kept.
+    pub fn kept(kept: Kept) -> Self {
+        Self {
+            source: RequestSource::Kept(Box::new(kept)),
+            meter: None,
+        }
+    }
+
+    /// Has what passes kept for a copy.
+    pub fn tap(&mut self, tap: Box<Tap>) {
+        if let Some(meter) = &mut self.meter {
+            meter.tap = Some(tap);
+        }
+    }
+
     /// A streamed body that may pause for at most `pause`; a gate holds it back until the endpoint wants it.
     pub fn metered(
         source: RequestSource,
@@ -161,6 +185,7 @@ impl RequestBody {
             pause,
             began: None,
             waiting: false,
+            tap: None,
         };
         (
             Self {
@@ -174,7 +199,7 @@ impl RequestBody {
     /// A body that is kept, for one attempt.
     pub fn replayed(reader: replay::Reader) -> Self {
         Self {
-            source: RequestSource::Kept(reader),
+            source: RequestSource::Replayed(reader),
             meter: None,
         }
     }
@@ -194,6 +219,26 @@ impl Meter {
                 .set(Some((now + self.pause).min(slowest.max(now))));
         }
         self.deadline.poll(cx).map(|()| Fault::BodyTimeout)
+    }
+
+    /// Shows the tap what has come from the source.
+    #[cold]
+    fn note(&mut self, frame: &Option<Result<Frame<Bytes>, BodyError>>, source: &RequestSource) {
+        let Some(mut tap) = self.tap.take() else {
+            return;
+        };
+        let is_kept = match frame {
+            // Trailers are not: a copy has its body alone.
+            Some(Ok(frame)) => frame.data_ref().is_none_or(|data| tap.take(data)),
+            Some(Err(_)) => false,
+            None => true,
+        };
+        let is_over = frame.is_none() || http_body::Body::is_end_stream(source);
+        if is_kept && is_over {
+            tap.finish();
+        } else if is_kept {
+            self.tap = Some(tap);
+        }
     }
 
     fn fail(&self, fault: Fault) -> BodyError {
@@ -227,6 +272,9 @@ impl http_body::Body for RequestBody {
             }
         };
         meter.waiting = false;
+        if meter.tap.is_some() {
+            meter.note(&frame, &this.source);
+        }
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, Buf::remaining) as u64;

@@ -58,15 +58,22 @@ async fn line(
     closing.record.route = Some(route.name.clone());
     closing.count(&snapshot, route)?;
     inbound.run(&route.filters)?;
+    // Boxed, since few exchanges have one.
+    let mut newcomer = None;
     let mut answer = 'answer: {
-        let (pool, newcomer) = match &route.action {
+        let pool = match &route.action {
             Action::Redirect(redirect) => {
                 break 'answer respond::redirect(redirect, downstream, &inbound);
             }
             Action::Respond(fixed) => break 'answer Answer::own(fixed.answer()),
             Action::Fail(fault) => return Err(*fault),
-            Action::Forward(pool) => (pool, None),
-            Action::Split(split) => split.pick(&inbound.parts).ok_or(Fault::NoEndpoint)?,
+            Action::Forward(pool) => pool,
+            Action::Fork(fork) => {
+                let picked = fork.split.pick(&inbound.parts);
+                let (pool, found) = picked.ok_or(Fault::NoEndpoint)?;
+                newcomer = found.map(Box::new);
+                pool
+            }
         };
         closing.record.pool = Some(pool.name.clone());
         let wish = Wish::of(&mut inbound)?;
@@ -76,12 +83,11 @@ async fn line(
             snapshot: &snapshot,
             route,
         };
-        let mut answer = forward::forward(passage, pool, inbound, wish, closing).await?;
-        if let Some(newcomer) = newcomer {
-            welcome(engine, downstream, newcomer, &mut answer);
-        }
-        answer
+        forward::forward(passage, pool, inbound, wish, closing).await?
     };
+    if let Some(newcomer) = newcomer {
+        welcome(engine, downstream, &newcomer, &mut answer);
+    }
     filter::on_response(&route.filters, &mut answer.head, || {
         engine.stock.take_fields()
     });
@@ -90,7 +96,7 @@ async fn line(
 
 /// Tells a client its place among those that stay with their pool.
 #[cold]
-fn welcome(engine: &Engine, downstream: &Downstream, newcomer: Newcomer<'_>, answer: &mut Answer) {
+fn welcome(engine: &Engine, downstream: &Downstream, newcomer: &Newcomer<'_>, answer: &mut Answer) {
     let is_secure = downstream.facts.secure.is_some();
     if let Some(cookie) = newcomer.set_cookie(is_secure) {
         let fields = answer.head.map_in(|| engine.stock.take_fields());

@@ -18,10 +18,11 @@ use crate::dataplane::http::body::{Closing, Intake, RequestBody};
 use crate::dataplane::http::expect::Latch;
 use crate::dataplane::http::headers::{self, Inbound};
 use crate::dataplane::http::hedge::Made;
+use crate::dataplane::http::mirror;
 use crate::dataplane::http::replay::Kept;
 use crate::dataplane::http::upgrade::{self, Switch, Wish};
 use crate::dataplane::http::{Downstream, Engine};
-use crate::dataplane::snapshot::{Route, Snapshot};
+use crate::dataplane::snapshot::{Action, Route, Snapshot};
 use crate::dataplane::upstream::answer::AnswerBody;
 use crate::dataplane::upstream::client::{Answered, Wants};
 use crate::dataplane::upstream::draft::{Added, Draft};
@@ -98,10 +99,19 @@ pub async fn forward(
     closing: &mut Closing,
 ) -> Result<Answer, Fault> {
     let mut outbound = headers::prepare(passage, inbound, &wish, closing)?;
+    let client = closing.record.client;
+    // Asked of the route, so that exchanges without copies keep nothing for them.
+    if let Action::Fork(fork) = &passage.route.action
+        && let Some(mirror) = &fork.mirror
+        // What a tunnel carries cannot be sent twice.
+        && !wish.is_some()
+        && mirror.takes()
+    {
+        mirror::copy(passage, mirror, &mut outbound, client);
+    }
     outbound.keep(&passage.route.retry);
     let now = clock::coarse();
     pool.note_request(now);
-    let client = closing.record.client;
     let asker = pool.asker(&outbound.parts, client, now, clock::coarse_wall());
     let mut attempts = Attempts::new(passage, pool, asker, wish.is_some(), closing);
     // When the first attempt begins: looking at a clock is for those that come later.

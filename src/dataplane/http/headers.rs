@@ -30,6 +30,7 @@ use crate::dataplane::route::Lookup;
 use crate::dataplane::snapshot::{Route, Snapshot};
 use crate::dataplane::upstream::draft::{Added, X_REQUEST_ID};
 use crate::dataplane::upstream::head::{AnswerHead, Fields};
+use crate::dataplane::upstream::mirror::X_LOCKGATE_MIRROR;
 use crate::telemetry::access_log::Protocol;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -463,6 +464,7 @@ fn remove_forged(fields: &mut HeaderMap, trusted: bool) {
         fields.remove(X_FORWARDED_HOST);
         fields.remove(X_FORWARDED_PORT);
         fields.remove(X_REAL_IP);
+        fields.remove(X_LOCKGATE_MIRROR);
     }
     // A server that turns names into variables cannot tell the two spellings apart.
     remove_twins(fields);

@@ -13,6 +13,7 @@ pub mod framing;
 pub mod headers;
 pub mod hedge;
 pub mod http1;
+pub mod mirror;
 pub mod observe;
 pub mod replay;
 pub mod respond;
@@ -33,6 +34,7 @@ use crate::base::drain::Guest;
 use crate::base::fault::Fault;
 use crate::dataplane::context::Facts;
 use crate::dataplane::http::body::RequestBody;
+use crate::dataplane::http::mirror::Mirrors;
 use crate::dataplane::http::tunnels::Tunnels;
 use crate::dataplane::http::upgrade::Pending;
 use crate::dataplane::snapshot::{Held, ListenerPlan, Reader};
@@ -57,6 +59,8 @@ pub struct Engine {
     pub log: Rc<WorkerLog>,
     /// The tunnels.
     pub tunnels: Tunnels,
+    /// Copies of requests.
+    pub mirrors: Rc<Mirrors>,
     /// Names for exchanges.
     pub request_ids: RequestIds,
     /// What HTTP/1 connections lend each other.
@@ -75,6 +79,7 @@ impl Engine {
             deadlines: Deadlines::default(),
             log: Rc::default(),
             tunnels: Tunnels::default(),
+            mirrors: Rc::default(),
             request_ids: RequestIds::default(),
             stock: Rc::default(),
             is_ready: Cell::new(true),

@@ -68,6 +68,7 @@ impl Seen {
             16 if name == b"x-forwarded-port" => Self::FORGED,
             17 if name == b"transfer-encoding" => Self::TRANSPORT,
             17 if name == b"x-forwarded-proto" => Self::FORGED,
+            17 if name == b"x-lockgate-mirror" => Self::FORGED,
             21 if name == b"x-client-cert-subject" => Self::FORGED,
             _ => 0,
         };
@@ -98,6 +99,7 @@ mod tests {
             ("x-forwarded-host", Seen::FORGED),
             ("x-forwarded-proto", Seen::FORGED),
             ("x-real-ip", Seen::FORGED),
+            ("x-lockgate-mirror", Seen::FORGED),
             ("connection", Seen::CONNECTION),
             ("keep-alive", Seen::TRANSPORT),
             ("content-type", Seen::CONTENT_TYPE),

@@ -20,6 +20,7 @@ pub mod http1;
 pub mod http2;
 pub mod keep_alive;
 pub mod latency;
+pub mod mirror;
 pub mod pace;
 pub mod pick;
 pub mod pool;

@@ -21,6 +21,7 @@ use crate::dataplane::upstream::bounds::Bounds;
 use crate::dataplane::upstream::budget::{self, Budget, Charge};
 use crate::dataplane::upstream::endpoint::{Endpoint, InFlight};
 use crate::dataplane::upstream::health::{Blame, Change, Event, Policy, Standing};
+use crate::dataplane::upstream::mirror::Copies;
 use crate::dataplane::upstream::pace::Pace;
 use crate::dataplane::upstream::pick::{self, Asker, Balance};
 use crate::dataplane::upstream::probe::Plan;
@@ -148,6 +149,7 @@ pub struct Live {
     jitter: AtomicUsize,
     /// There where requests are hedged.
     pace: OnceLock<Box<Pace>>,
+    copies: Copies,
 }
 
 /// Ejections so far, by what they were for.
@@ -179,6 +181,11 @@ impl Live {
     /// Ejections so far.
     pub fn ejections(&self) -> &Ejections {
         &self.ejections
+    }
+
+    /// Copies of requests for it.
+    pub fn copies(&self) -> &Copies {
+        &self.copies
     }
 
     fn judge(&self) -> MutexGuard<'_, ()> {

@@ -56,10 +56,13 @@ struct State {
     is_over: AtomicBool,
 }
 
+/// The data of records, and their TTL.
+type Answer = (Vec<Vec<u8>>, u32);
+
 struct Zone {
     manner: Manner,
     /// The data of records, by name and type, and their TTL.
-    records: BTreeMap<(String, u16), (Vec<Vec<u8>>, u32)>,
+    records: BTreeMap<(String, u16), Answer>,
     /// How often it was asked, by name and type; over TCP apart.
     asked: BTreeMap<(String, u16), usize>,
     asked_by_tcp: usize,
