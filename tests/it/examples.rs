@@ -18,7 +18,6 @@ use crate::harness::{backend, dns, play};
 
 /// The recipes that have a case here.
 const TRIED: [&str; 20] = [
-    "mirror",
     "cache-by-path",
     "canary",
     "discovery",
@@ -26,6 +25,7 @@ const TRIED: [&str; 20] = [
     "health",
     "least-connections",
     "maintenance",
+    "mirror",
     "mtls",
     "overload",
     "redirect",
