@@ -385,13 +385,23 @@ impl InFlight {
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
     }
+
+    /// Calls the next one who waits for room.
+    // Apart, so that the end of an exchange where there is room for all stays as small as it was.
+    #[cold]
+    fn make_room(&mut self) {
+        if let Some(queue) = self.queue.take() {
+            queue.call_one();
+        }
+    }
 }
 
 impl Drop for InFlight {
+    #[inline]
     fn drop(&mut self) {
         self.endpoint.live.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if let Some(queue) = &self.queue {
-            queue.call_one();
+        if self.queue.is_some() {
+            self.make_room();
         }
     }
 }

@@ -145,11 +145,16 @@ impl Asker {
     }
 
     /// Whether a member comes into question.
+    #[inline]
     pub(super) fn may_take(&self, member: &Member) -> bool {
-        let endpoint = &member.endpoint;
-        endpoint.is_usable()
-            && (self.is_plain
-                || (!self.tried.contains(&endpoint.id) && (!self.is_bounded || member.has_room())))
+        member.endpoint.is_usable() && (self.is_plain || self.is_free(member))
+    }
+
+    /// Whether a member was not tried, and is not full.
+    // Apart, so that picks stay small.
+    #[cold]
+    fn is_free(&self, member: &Member) -> bool {
+        !self.tried.contains(&member.endpoint.id) && (!self.is_bounded || member.has_room())
     }
 
     /// A member's share of the work, to be held against that of others.
