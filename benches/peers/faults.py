@@ -289,7 +289,7 @@ def arguments():
     settings.settle(options, TOOLS)
     if options.quick:
         options.seconds = 10
-        options.only = [name for name in options.only if name in ("deploy", "dns")]
+        options.only = [name for name in options.only if name == "dns"]
     programs = {"lockgate": options.binary} | {name: shutil.which(getattr(options, name))
                                                for name in ("nginx", "haproxy", "envoy")}
     options.programs = {name: program for name, program in programs.items() if program}
