@@ -102,9 +102,11 @@ def pairs(options, servers, addresses):
 
 
 def algorithms(options):
-    """All that this Lockgate has: what the schema allows for `balance`."""
+    """All that this Lockgate has by a word: what the schema explains for `balance`."""
     told = subprocess.run([options.binary, "schema"], capture_output=True, text=True, check=True)
-    words = json.loads(told.stdout)["$defs"]["pool"]["properties"]["balance"]["anyOf"][0]["oneOf"]
+    forms = json.loads(told.stdout)["$defs"]["pool"]["properties"]["balance"]["anyOf"]
+    # A variable may stand for each.
+    words = (word for form in forms for one in form.get("anyOf", []) for word in one.get("oneOf", []))
     return [word["const"] for word in words]
 
 

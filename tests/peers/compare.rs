@@ -42,6 +42,7 @@ fn growth_prints_what_more_of_each_thing_costs() {
     for name in [
         "endpoints, `round_robin`",
         "endpoints, `least_connections`",
+        "endpoints, `peak_ewma`",
         "access log",
     ] {
         let row = table
