@@ -11,6 +11,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time;
 
@@ -45,7 +46,7 @@ const REACH_LAST: Duration = Duration::from_secs(5);
 
 /// Watches over the endpoints of whatever is in force, for as long as it is polled.
 pub async fn run(source: Source) {
-    let snapshots = source.reader();
+    let (snapshots, mut changes) = (source.reader(), source.changes());
     let mut watch = Watch::default();
     loop {
         let now = clock::now();
@@ -56,7 +57,7 @@ pub async fn run(source: Source) {
         };
         watch.start(now);
         let tick = if is_in_need { TICK_IN_NEED } else { TICK };
-        watch.wait(now + tick).await;
+        watch.wait(now + tick, &mut changes).await;
     }
 }
 
@@ -260,8 +261,10 @@ impl Watch {
         self.running.len().saturating_sub(self.reaching) < CHECKS_AT_A_TIME
     }
 
-    /// Waits for the first of: something found, something due, `until`.
-    async fn wait(&mut self, until: Instant) {
+    /// Waits for the first of: something found, something due, another snapshot, `until`.
+    ///
+    /// Where that has nobody but new endpoints, requests wait for their first checks.
+    async fn wait(&mut self, until: Instant, changes: &mut watch::Receiver<()>) {
         let mut until = until;
         if self.has_room()
             && let Some(Reverse((due, _))) = self.due.peek()
@@ -270,6 +273,7 @@ impl Watch {
         }
         let found = tokio::select! {
             Some(found) = self.running.join_next_with_id() => found,
+            Ok(()) = changes.changed() => return,
             () = time::sleep_until(until.into()) => return,
         };
         let now = clock::now();
@@ -430,7 +434,10 @@ mod tests {
                 .running
                 .spawn_local(async { panic!("a check with a bug") });
             watch.errands.insert(task.id(), Errand::Check(endpoint.id));
-            watch.wait(now + Duration::from_secs(10)).await;
+            let (_changed, mut changes) = watch::channel(());
+            watch
+                .wait(now + Duration::from_secs(10), &mut changes)
+                .await;
             (watch, now)
         });
         let (watch, now) = watched.await;
@@ -438,5 +445,18 @@ mod tests {
         assert!(!check.is_running && check.due > now + Duration::from_secs(3));
         assert_eq!(watch.due.len(), 1, "it is made again");
         assert!(watch.errands.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_snapshot_is_looked_at_at_once() {
+        let (changed, mut changes) = watch::channel(());
+        let mut watch = Watch::default();
+        let wait = Duration::from_secs(10);
+        let before = time::Instant::now();
+        changed.send_replace(());
+        watch.wait((before + wait).into_std(), &mut changes).await;
+        assert_eq!(before.elapsed(), Duration::ZERO);
+        watch.wait((before + wait).into_std(), &mut changes).await;
+        assert!(before.elapsed() >= wait, "it has been looked at");
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Cache};
 use foldhash::HashSet;
 use ipnet::IpNet;
+use tokio::sync::watch;
 
 use crate::base::addr::ListenAddr;
 use crate::base::fault::Fault;
@@ -242,12 +243,14 @@ pub struct Timeouts {
 /// Makes the cell and its two halves.
 pub fn cell(first: Snapshot) -> (Writer, Source) {
     let cell = Arc::new(ArcSwap::from_pointee(first));
+    let (changed, changes) = watch::channel(());
     (
         Writer {
             cell: Arc::clone(&cell),
+            changed,
             retired: Vec::new(),
         },
-        Source { cell },
+        Source { cell, changes },
     )
 }
 
@@ -258,6 +261,7 @@ pub fn cell(first: Snapshot) -> (Writer, Source) {
 #[derive(Debug)]
 pub struct Writer {
     cell: Arc<ArcSwap<Snapshot>>,
+    changed: watch::Sender<()>,
     retired: Vec<Arc<Snapshot>>,
 }
 
@@ -268,6 +272,7 @@ impl Writer {
         let before = self.cell.load_full();
         end_lives(&before, &next);
         self.cell.store(Arc::new(next));
+        self.changed.send_replace(());
         self.retired.push(before);
     }
 
@@ -287,6 +292,7 @@ impl Writer {
     pub fn source(&self) -> Source {
         Source {
             cell: Arc::clone(&self.cell),
+            changes: self.changed.subscribe(),
         }
     }
 
@@ -312,9 +318,15 @@ fn end_lives(before: &Snapshot, after: &Snapshot) {
 #[derive(Clone, Debug)]
 pub struct Source {
     cell: Arc<ArcSwap<Snapshot>>,
+    changes: watch::Receiver<()>,
 }
 
 impl Source {
+    /// Tells that another snapshot is in force, for those that do not look by themselves with each exchange.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.clone()
+    }
+
     /// A reader for the thread that calls.
     pub fn reader(&self) -> Reader {
         let mut cache = Cache::new(Arc::clone(&self.cell));
