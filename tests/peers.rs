@@ -2,7 +2,7 @@
 //! openssl, a browser.
 //!
 //! Each test drives the real binary with a config in a folder of its own, on ports the system chose, and ends every
-//! program it started. Behind the feature `peers`, since plain `cargo test` needs nothing but Rust and a C compiler;
+//! program it started. Plain `cargo test` leaves it out, since that needs nothing but Rust and a C compiler;
 //! `.ci/run peers` installs what is needed. A program that is missing fails its test: nothing is skipped.
 //!
 //! `LOCKGATE_PEERS_LARGE=1` makes the file larger; `LOCKGATE_RELOAD_SECONDS` is how long the config is rewritten and the
