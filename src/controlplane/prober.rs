@@ -322,6 +322,10 @@ impl Watch {
 
     fn take(&mut self, found: Found, now: Instant) {
         match found {
+            // We are short of descriptors: that says nothing about the endpoint.
+            Found::Check(id, Err(Failure::Fault(Fault::Overloaded))) => {
+                self.give_up(Errand::Check(id), now);
+            }
             Found::Check(id, result) => {
                 // A reload may have taken it away.
                 let Some(check) = self.checks.get_mut(&id) else {
@@ -385,13 +389,13 @@ mod tests {
     use super::*;
     use crate::base::addr::EndpointAddr;
     use crate::dataplane::upstream::endpoint::{Identity, Protocol};
-    use crate::dataplane::upstream::health::Policy;
+    use crate::dataplane::upstream::health::{Policy, Thresholds};
     use crate::dataplane::upstream::pick::Balance;
     use crate::dataplane::upstream::pool::{Member, Settings};
     use crate::dataplane::upstream::probe::Question;
 
-    #[tokio::test]
-    async fn a_check_that_ends_by_a_panic_is_made_again() {
+    /// An endpoint that is checked every five seconds, in the pool that it is alone in.
+    fn checked(fall: u32) -> (Arc<Pool>, Arc<Endpoint>, Arc<Plan>) {
         let identity = Identity {
             pool: "web".into(),
             address: EndpointAddr::Tcp(([127, 0, 0, 1], 1).into()),
@@ -405,7 +409,7 @@ mod tests {
             slow_start: None,
             connect_timeout: Duration::from_secs(1),
             policy: Policy {
-                check: None,
+                check: Some(Thresholds { rise: 1, fall }),
                 outlier: None,
             },
             check: None,
@@ -422,6 +426,12 @@ mod tests {
             fast_interval: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
         });
+        (pool, endpoint, plan)
+    }
+
+    #[tokio::test]
+    async fn a_check_that_ends_by_a_panic_is_made_again() {
+        let (pool, endpoint, plan) = checked(3);
         let tasks = LocalSet::new();
         let watched = tasks.run_until(async {
             let mut watch = Watch::default();
@@ -445,6 +455,22 @@ mod tests {
         assert!(!check.is_running && check.due > now + Duration::from_secs(3));
         assert_eq!(watch.due.len(), 1, "it is made again");
         assert!(watch.errands.is_empty());
+    }
+
+    #[test]
+    fn a_check_that_we_had_no_descriptor_for_is_no_word_about_the_endpoint() {
+        let (pool, endpoint, plan) = checked(1);
+        let mut watch = Watch::default();
+        let now = clock::now();
+        watch.take_in(&pool, &endpoint, &plan, now);
+        watch.take(Found::Check(endpoint.id, Ok(())), now);
+        assert!(endpoint.is_usable());
+        let shortage = Failure::Fault(Fault::Overloaded);
+        watch.take(Found::Check(endpoint.id, Err(shortage)), now);
+        assert!(endpoint.is_usable(), "it was not asked");
+        assert!(watch.checks[&endpoint.id].due > now + Duration::from_secs(3));
+        watch.take(Found::Check(endpoint.id, Err(Failure::Timeout)), now);
+        assert!(!endpoint.is_usable());
     }
 
     #[tokio::test(start_paused = true)]

@@ -63,7 +63,7 @@ impl Writer {
             (Destination::File(path), None) => open_file(path)?,
         };
         *shared.file() = to.try_clone().ok();
-        let output = Output { to, is_torn: false };
+        let output = Output::new(to);
         Ok(Self {
             destination,
             messages,
@@ -94,6 +94,7 @@ impl Writer {
                 break;
             }
         }
+        self.output.forget_rest(&self.shared);
         self.tell_losses(true);
         // Nothing keeps the file open from here on.
         *self.shared.file() = None;
@@ -125,12 +126,10 @@ impl Writer {
         };
         match open_file(path) {
             Ok(file) => {
-                // A part of a line was left in the old file; a new one begins clean.
-                if file
-                    .metadata()
-                    .is_ok_and(|meta| meta.is_file() && meta.len() == 0)
-                {
-                    self.output.is_torn = false;
+                // The front of a line was left in the old file; a new one begins clean.
+                let is_empty = |meta: fs::Metadata| meta.is_file() && meta.len() == 0;
+                if file.metadata().is_ok_and(is_empty) {
+                    self.output.forget_rest(&self.shared);
                 }
                 *spare = file.try_clone().ok();
                 self.output.to = file;
@@ -187,40 +186,54 @@ fn open_file(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// A destination that remembers whether its last line is whole.
+/// A destination that remembers what its last line still lacks.
 #[derive(Debug)]
 struct Output<W> {
     to: W,
-    is_torn: bool,
+    /// The end of a line whose front was written.
+    rest: Vec<u8>,
 }
 
 /// A write that did not go through.
 #[derive(Debug)]
 struct Failure {
     cause: io::Error,
-    /// Lines whose end was not written.
+    /// Lines that are lost.
     lines: u64,
 }
 
 impl<W: Write> Output<W> {
-    /// Writes whole lines. After a failure the part of a line that got out is ended by the next call.
+    fn new(to: W) -> Self {
+        let rest = Vec::new();
+        Self { to, rest }
+    }
+
+    /// Writes whole lines. After a failure the line of which a part got out is completed by the next call.
     fn write(&mut self, lines: &[u8]) -> Result<(), Failure> {
         let count = |lines: &[u8]| memchr::memchr_iter(b'\n', lines).count() as u64;
-        if self.is_torn {
-            self.write_some(b"\n").map_err(|(cause, _)| Failure {
-                cause,
-                lines: count(lines),
-            })?;
-            self.is_torn = false;
-        }
-        self.write_some(lines).map_err(|(cause, rest)| {
-            let written = lines.len() - rest.len();
-            self.is_torn = written > 0 && lines.get(written - 1) != Some(&b'\n');
-            Failure {
-                cause,
-                lines: count(rest),
-            }
+        let rest = std::mem::take(&mut self.rest);
+        self.write_some(&rest).map_err(|(cause, left)| {
+            self.rest = left.to_vec();
+            let lines = count(lines);
+            Failure { cause, lines }
+        })?;
+        self.write_some(lines).map_err(|(cause, left)| {
+            let written = lines.len() - left.len();
+            let is_torn = written > 0 && lines.get(written - 1) != Some(&b'\n');
+            let end = memchr::memchr(b'\n', left).filter(|_| is_torn);
+            let (rest, lost) = left.split_at(end.map_or(0, |end| end + 1));
+            self.rest = rest.to_vec();
+            let lines = count(lost);
+            Failure { cause, lines }
         })
+    }
+
+    /// Gives up a line of which only the front was written.
+    fn forget_rest(&mut self, shared: &Shared) {
+        if !self.rest.is_empty() {
+            self.rest.clear();
+            shared.lost.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Writes until all is out or an error ends it; with the error comes the rest.
@@ -270,24 +283,38 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_broke_off_is_ended_before_the_next() {
+    fn a_line_that_broke_off_is_completed_before_the_next() {
         let cases = [
             (0, 2, "three\n"),
-            (2, 2, "on\nthree\n"),
-            (3, 2, "one\nthree\n"),
+            (2, 1, "one\nthree\n"),
+            (3, 1, "one\nthree\n"),
             (4, 1, "one\nthree\n"),
-            (5, 1, "one\nt\nthree\n"),
+            (5, 0, "one\ntwo\nthree\n"),
         ];
         for (room, lost, expected) in cases {
             let to = Narrow {
                 room,
                 ..Narrow::default()
             };
-            let mut output = Output { to, is_torn: false };
+            let mut output = Output::new(to);
             let failure = output.write(b"one\ntwo\n").unwrap_err();
             assert_eq!(failure.lines, lost, "{room}");
             output.write(b"three\n").unwrap();
             assert_eq!(String::from_utf8(output.to.taken).unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn a_line_that_breaks_off_twice_is_completed_all_the_same() {
+        let to = Narrow {
+            room: 1,
+            ..Narrow::default()
+        };
+        let mut output = Output::new(to);
+        assert_eq!(output.write(b"one\n").unwrap_err().lines, 0);
+        output.to.room = 1;
+        assert_eq!(output.write(b"two\n").unwrap_err().lines, 1);
+        output.write(b"three\n").unwrap();
+        assert_eq!(String::from_utf8(output.to.taken).unwrap(), "one\nthree\n");
     }
 }
