@@ -449,7 +449,7 @@ class Clients:
             return "broken"
 
     async def talk(self, method, path):
-        reader, writer = self.connection() or await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = self.connection() or await self.open()
         whole = False
         try:
             length = f"Content-Length: {len(BODY)}\r\n" if method == "POST" else ""
@@ -469,6 +469,9 @@ class Clients:
                 self.idle.append((reader, writer))
             else:
                 writer.transport.abort()
+
+    def open(self):
+        return asyncio.open_connection("127.0.0.1", self.port)
 
     def connection(self):
         while self.idle:

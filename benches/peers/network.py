@@ -9,12 +9,12 @@ INSIDE = "FAULTS_INSIDE"
 
 
 def enter():
-    """Runs this program again in a new network namespace, and ends with what that ends with. Inside, returns."""
+    """Runs this program again in new namespaces of network and mounts, and ends with what that ends with. Inside, returns."""
     if os.environ.get(INSIDE):
         run("ip", "link", "set", "lo", "up")
         return
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
-    command = ["unshare", *user, "--net", "--", sys.executable, *sys.argv]
+    command = ["unshare", *user, "--net", "--mount", "--", sys.executable, *sys.argv]
     os.execvpe("unshare", command, os.environ | {INSIDE: "1"})
 
 
