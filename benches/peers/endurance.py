@@ -34,8 +34,8 @@ from servers import Servers
 TOOLS = ["nginx", "node", "gunicorn", "openssl", "taskset", "setpriv", "ip", "tc", "nft", "unshare", "mount", "h2load"]
 # Its library makes other times of the wall clock's, and leaves the monotonic clock alone, as a jump of a real clock does.
 FAKETIME = "/usr/lib/*/faketime/libfaketime.so.1"
-# Room for the access log, so that it can be full without hurting anybody else.
-DISK = "64m"
+# Room for the access log, twice what it takes, so that it can be full without hurting anybody else.
+DISK = "512m"
 WEBSOCKETS = 20
 MIB = 1 << 20
 
