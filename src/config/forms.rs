@@ -1,9 +1,7 @@
 //! Keys that may be written in more than one form: the short one, or a map.
 
 use super::decode::{Decoder, Kind, Shape};
-use super::keys::{
-    Adaptive, BalanceForms, Cohorts, Endpoint, HashByForms, Hedge, PathForms, PoolTls, ValueForms,
-};
+use super::keys::{BalanceForms, Cohorts, Endpoint, HashByForms, Hedge, PathForms, ValueForms};
 use super::node::{Node, Value};
 use super::values::http::UrlPath;
 use super::values::{BalanceWord, HashByWord};
@@ -162,64 +160,6 @@ impl Kind for HashByKey {
 
     fn shape() -> Shape {
         Shape::OneOf(vec![HashByWord::shape(), HashByForms::shape()])
-    }
-}
-
-/// TLS of a pool: `true` or a map.
-#[derive(Clone, Debug)]
-pub(crate) enum PoolTlsKey {
-    True,
-    Tls(Box<PoolTls>),
-}
-
-impl Kind for PoolTlsKey {
-    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
-        match &node.value {
-            Value::Flag(true) => Some(Self::True),
-            Value::Filled(text) if text == "true" => Some(Self::True),
-            Value::Flag(false) => {
-                decoder.problem(
-                    node.place,
-                    "`tls` is `true` or a map",
-                    "leave `tls` out for cleartext",
-                );
-                None
-            }
-            _ => PoolTls::decode(node, decoder).map(|tls| Self::Tls(Box::new(tls))),
-        }
-    }
-
-    fn shape() -> Shape {
-        Shape::OneOf(vec![Shape::True, PoolTls::shape()])
-    }
-}
-
-/// A limit that adapts: `true`, or a map.
-#[derive(Clone, Debug)]
-pub(crate) enum AdaptiveKey {
-    True,
-    Adaptive(Adaptive),
-}
-
-impl Kind for AdaptiveKey {
-    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
-        match &node.value {
-            Value::Flag(true) => Some(Self::True),
-            Value::Filled(text) if text == "true" => Some(Self::True),
-            Value::Flag(false) => {
-                decoder.problem(
-                    node.place,
-                    "`adaptive_concurrency` is `true` or a map",
-                    "leave it out to have no such limit",
-                );
-                None
-            }
-            _ => Adaptive::decode(node, decoder).map(Self::Adaptive),
-        }
-    }
-
-    fn shape() -> Shape {
-        Shape::OneOf(vec![Shape::True, Adaptive::shape()])
     }
 }
 

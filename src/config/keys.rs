@@ -8,11 +8,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::decode::{At, Decoder, Form, KeyRule, Kind, Need, Section, Shape, Written, section};
-use super::forms::{
-    AdaptiveKey, BalanceKey, CohortsKey, EndpointKey, HashByKey, HedgeKey, PathKey, PoolTlsKey,
-    ValueKey,
-};
-use super::kinds::{Count, MayBeOff, Named, NonEmpty, OneOrMore, OrOff};
+use super::forms::{BalanceKey, CohortsKey, EndpointKey, HashByKey, HedgeKey, PathKey, ValueKey};
+use super::kinds::{Count, MayBeOff, MayBeTrue, Named, NonEmpty, OneOrMore, OrOff, OrTrue};
 use super::listener::ClientAuthMode;
 use super::node::Node;
 use super::pool::{Addresses, CheckType, HashMethod, Protocol};
@@ -361,7 +358,7 @@ section! {
         protocol: Protocol, default "auto";
         /// TLS towards the endpoints. `{}` or `true` is enough: certificates are verified against the authorities of the
         /// operating system.
-        tls: PoolTlsKey, optional "cleartext";
+        tls: OrTrue<PoolTls>, optional "cleartext";
         /// Timeouts towards the endpoints.
         timeouts: PoolTimeouts, optional "the defaults of its keys";
         /// Checks of the endpoints, such as `{ path: /healthz }`. With them, a new endpoint takes traffic after its first
@@ -378,7 +375,7 @@ section! {
         max_connections: Count<1, 1_000_000>, optional "no limit";
         /// Find each endpoint's limit of exchanges in flight by how long its answers take: `true`, or a map. What is beyond it
         /// waits as with `max_requests`.
-        adaptive_concurrency: AdaptiveKey, optional "it is not looked for";
+        adaptive_concurrency: OrTrue<Adaptive>, optional "it is not looked for";
         /// If fewer endpoints than this are healthy, health is not looked at, and all of them take traffic: many that are
         /// ill may do better than a few that are swamped.
         panic_threshold: Percent<1>, optional "health is always looked at";
@@ -705,6 +702,16 @@ impl MayBeOff for Outlier {
     const KEY: &'static str = "outlier";
     const HELP: &'static str =
         "write `off`, or a map such as `{ failures: 10 }`; it is on if absent";
+}
+
+impl MayBeTrue for PoolTls {
+    const KEY: &'static str = "tls";
+    const HELP: &'static str = "leave `tls` out for cleartext";
+}
+
+impl MayBeTrue for Adaptive {
+    const KEY: &'static str = "adaptive_concurrency";
+    const HELP: &'static str = "leave it out to have no such limit";
 }
 
 #[cfg(test)]

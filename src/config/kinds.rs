@@ -4,7 +4,7 @@ use std::hash::Hash;
 
 use foldhash::{HashSet, HashSetExt};
 
-use super::decode::{At, Decoder, Kind, Shape};
+use super::decode::{At, Decoder, Kind, Shape, unwritten};
 use super::node::{Node, Value};
 use crate::base::units::UnitError;
 
@@ -105,6 +105,38 @@ impl<T: MayBeOff> Kind for OrOff<T> {
 
     fn shape() -> Shape {
         Shape::OneOf(vec![Shape::Word("off"), T::shape()])
+    }
+}
+
+/// Keys in whose place `true` may stand: all of their defaults.
+pub(crate) trait MayBeTrue: Kind {
+    /// The key that they stand under.
+    const KEY: &'static str;
+    /// What to do instead of writing `false`.
+    const HELP: &'static str;
+}
+
+/// `true`, or a map.
+#[derive(Clone, Debug)]
+pub(crate) struct OrTrue<T>(pub(crate) Box<T>);
+
+impl<T: MayBeTrue> Kind for OrTrue<T> {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        let keys = match &node.value {
+            Value::Flag(true) => Some(unwritten()),
+            Value::Filled(text) if text == "true" => Some(unwritten()),
+            Value::Flag(false) => {
+                let message = format!("`{}` is `true` or a map", T::KEY);
+                decoder.problem(node.place, message, T::HELP);
+                None
+            }
+            _ => T::decode(node, decoder),
+        };
+        keys.map(|keys| Self(Box::new(keys)))
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![Shape::True, T::shape()])
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Folder, health, listener, most, to_u32, to_usize};
 use crate::base::addr::EndpointTarget;
 use crate::base::name::PoolName;
 use crate::config::decode::{self, At, Decoder};
-use crate::config::forms::{AdaptiveKey, BalanceKey, EndpointKey, HashByKey, PoolTlsKey};
+use crate::config::forms::{BalanceKey, EndpointKey, HashByKey};
 use crate::config::keys;
 use crate::config::kinds::{Count, OrOff};
 use crate::config::node::Place;
@@ -45,10 +45,7 @@ fn pool(
     zone: Option<&str>,
     decoder: &mut Decoder,
 ) -> Option<Pool> {
-    let tls = keys.tls.as_ref().map(|at| match &at.value {
-        PoolTlsKey::True => Tls::default(),
-        PoolTlsKey::Tls(keys) => tls(keys, folder),
-    });
+    let tls = keys.tls.as_ref().map(|at| tls(&at.value.0, folder));
     let timeouts = keys.timeouts.as_ref();
     let connect = timeouts.and_then(|at| at.value.connect.as_ref());
     let connect_timeout = match connect {
@@ -63,7 +60,7 @@ fn pool(
     let endpoints = check_endpoints(written, tls.as_ref(), folder, zone, decoder);
     let bounds = bounds(keys.max_requests.as_ref(), keys.max_connections.as_ref());
     let adaptive = keys.adaptive_concurrency.as_ref();
-    let adaptive = adaptive.map(|at| adaptive_of(&at.value, decoder));
+    let adaptive = adaptive.map(|at| adaptive_of(&at.value.0, decoder));
     let endpoints = endpoints.into_iter().map(|endpoint| Endpoint {
         bounds: Bounds {
             requests: endpoint.bounds.requests.or(bounds.requests),
@@ -135,15 +132,7 @@ fn bounds(requests: Option<&At<MostKey>>, connections: Option<&At<MostKey>>) -> 
 const ADAPTIVE_MAX: u32 = 1000;
 const ADAPTIVE_INITIAL: u32 = 20;
 
-fn adaptive_of(key: &AdaptiveKey, decoder: &mut Decoder) -> Adaptive {
-    let unwritten;
-    let keys = match key {
-        AdaptiveKey::True => {
-            unwritten = decode::unwritten::<keys::Adaptive>();
-            &unwritten
-        }
-        AdaptiveKey::Adaptive(keys) => keys,
-    };
+fn adaptive_of(keys: &keys::Adaptive, decoder: &mut Decoder) -> Adaptive {
     let min = to_u32(keys.min.value.0);
     let max = match &keys.max {
         None => ADAPTIVE_MAX.max(min),
