@@ -145,7 +145,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
-    use tokio::task::{LocalSet, yield_now};
+    use tokio::task::yield_now;
     use tokio::time;
 
     use super::*;
@@ -155,6 +155,7 @@ mod tests {
     use crate::dataplane::upstream::health::Policy;
     use crate::dataplane::upstream::pick::{Balance, Key, Method};
     use crate::dataplane::upstream::pool::Settings;
+    use crate::dataplane::upstream::testkit::{dice, play};
 
     const PLAN: queue::Plan = queue::Plan {
         size: 10_000,
@@ -196,28 +197,8 @@ mod tests {
         Pool::new("web".into(), members.collect(), settings, None, 7)
     }
 
-    fn play<F: Future>(case: F) -> F::Output {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        LocalSet::new().block_on(&runtime, case)
-    }
-
     fn now() -> Instant {
         time::Instant::now().into_std()
-    }
-
-    /// A source of chance that a seed decides.
-    fn dice(seed: u64) -> impl FnMut(u64) -> u64 {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        move |sides| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state % sides
-        }
     }
 
     fn balances() -> [Balance; 5] {

@@ -177,6 +177,7 @@ fn interval(plan: Plan) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataplane::upstream::testkit::dice;
 
     const PLAN: Plan = Plan {
         percent: 20,
@@ -290,13 +291,7 @@ mod tests {
     #[test]
     fn when_all_fail_there_is_no_storm() {
         for seed in 1..=60_u64 {
-            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let mut dice = |sides: u64| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                state % sides
-            };
+            let mut dice = dice(seed);
             let (budget, start) = (Budget::default(), start());
             let each_millis = 1 + dice(20);
             let mut now = start;

@@ -231,6 +231,7 @@ pub(super) fn timeout(value: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::base::clock;
+    use crate::dataplane::upstream::testkit::dice;
 
     const fn millis(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -373,13 +374,7 @@ mod tests {
     #[test]
     fn whatever_the_timeout_is_connections_are_given_up_before_it() {
         for seed in 1..=200_u64 {
-            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let mut dice = |sides: u64| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                state % sides
-            };
+            let mut dice = dice(seed);
             let timeout = 1_000 + dice(20_000);
             let keep_alive = KeepAlive::default();
             let mut now = clock::now();

@@ -30,4 +30,6 @@ pub mod reach;
 pub mod retry;
 pub mod split;
 pub mod sticky;
+#[cfg(test)]
+mod testkit;
 mod tiers;

@@ -225,24 +225,16 @@ mod tests {
     use std::cell::RefCell;
     use std::rc::Rc;
 
-    use tokio::task::{LocalSet, yield_now};
+    use tokio::task::yield_now;
     use tokio::time;
 
     use super::*;
+    use crate::dataplane::upstream::testkit::play;
 
     const PLAN: Plan = Plan {
         size: 100,
         wait: Duration::from_secs(3),
     };
-
-    fn play<F: Future>(case: F) -> F::Output {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        LocalSet::new().block_on(&runtime, case)
-    }
 
     fn now() -> Instant {
         time::Instant::now().into_std()

@@ -163,6 +163,7 @@ mod tests {
     use http::header::COOKIE;
 
     use super::*;
+    use crate::dataplane::upstream::testkit::dice;
 
     const MAX_AGE: Duration = Duration::from_secs(60);
 
@@ -189,16 +190,6 @@ mod tests {
 
     fn owner(split: &Split<usize>, place: u64) -> usize {
         *split.owner(place << COOKIE_SHIFT).unwrap()
-    }
-
-    fn dice(seed: u64) -> impl FnMut(u64) -> u64 {
-        let mut state = seed.wrapping_mul(GOLDEN) | 1;
-        move |sides| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state % sides
-        }
     }
 
     /// Every so many places of cookies.
