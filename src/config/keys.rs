@@ -379,7 +379,7 @@ section! {
         /// If fewer endpoints than this are healthy, health is not looked at, and all of them take traffic: many that are
         /// ill may do better than a few that are swamped.
         panic_threshold: Percent<1>, optional "health is always looked at";
-        /// When endpoints are ejected for exchanges that failed, or `off`.
+        /// When endpoints are ejected for exchanges that failed or were slow, or `off`.
         outlier: OrOff<Outlier>, optional "the defaults of its keys";
         /// How many attempts are made beyond the first ones, over all routes and workers, or `off`: then nothing but the routes'
         /// `retry` limits them, and a pool that fails is sent a multiple of its requests.
@@ -453,8 +453,8 @@ section! {
 }
 
 section! {
-    /// Ejection of endpoints whose exchanges fail, by no usable answer or one of 502, 503 and 504. The last endpoint that
-    /// is healthy stays.
+    /// Ejection of endpoints whose exchanges fail, by no usable answer or one of 502, 503 and 504, or are slow where that is
+    /// asked for. The last endpoint that is healthy stays.
     Outlier as "outlier ejection" (Keys) {
         /// So many failures in a row eject an endpoint: one failure in ten seconds, as elsewhere, ejects healthy ones.
         failures: Count<1, 1000>, default "5";
@@ -469,6 +469,21 @@ section! {
         ejection: Timeout, default "10s";
         /// At most this share of a pool is ejected.
         max_ejected: Percent<1>, default "50%";
+        /// Eject endpoints too whose answers begin late beside those of the others: `true`, or a map.
+        latency: OrTrue<SlowOutlier>, optional "being slow ejects nobody";
+    }
+}
+
+section! {
+    /// Ejection of endpoints that are slow. How long answers take is their geometric mean over the `window`, of at least as many
+    /// as `requests`; it is held against that of the middle one of the endpoints with the same priority and zone.
+    SlowOutlier as "latency ejection" (Keys) {
+        /// An endpoint is slow whose answers take so many times as long as those of the middle one.
+        factor: Count<2, 1000>, default "3";
+        /// Answers that take less than this are not slow, however fast the others are.
+        least: Timeout, default "50ms";
+        /// How long an endpoint has to be slow before it is ejected.
+        lasts as "for": Timeout, default "10s";
     }
 }
 
@@ -714,6 +729,11 @@ impl MayBeTrue for Adaptive {
     const HELP: &'static str = "leave it out to have no such limit";
 }
 
+impl MayBeTrue for SlowOutlier {
+    const KEY: &'static str = "latency";
+    const HELP: &'static str = "leave it out to eject nobody for being slow";
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::decode::unwritten;
@@ -742,6 +762,7 @@ mod tests {
         unwritten::<Adaptive>();
         unwritten::<RouteLimits>();
         unwritten::<Outlier>();
+        unwritten::<SlowOutlier>();
         unwritten::<Sticky>();
         unwritten::<AccessLog>();
         unwritten::<Limits>();

@@ -149,6 +149,19 @@ pub struct Outlier {
     pub ejection: Duration,
     /// At most so many of a hundred endpoints are ejected.
     pub max_ejected: u32,
+    /// When one is ejected for being slow; absent: never.
+    pub latency: Option<SlowOutlier>,
+}
+
+/// When an endpoint is ejected for answers that take longer than those of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowOutlier {
+    /// So many times as long as those of the middle one.
+    pub factor: u32,
+    /// Answers that take less are not slow.
+    pub least: Duration,
+    /// For so long.
+    pub lasts: Duration,
 }
 
 impl Default for Outlier {
@@ -160,6 +173,7 @@ impl Default for Outlier {
             window: Duration::from_secs(10),
             ejection: Duration::from_secs(10),
             max_ejected: 50,
+            latency: None,
         }
     }
 }

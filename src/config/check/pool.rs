@@ -15,7 +15,7 @@ use crate::config::kinds::{Count, OrOff};
 use crate::config::node::Place;
 use crate::config::pool::{
     Adaptive, Addresses, BACKUP, Balance, Bounds, Endpoint, Hash, HashBy, Outlier, Pool, Protocol,
-    Queue, RetryBudget, SessionSecret, Sticky, Tls,
+    Queue, RetryBudget, SessionSecret, SlowOutlier, Sticky, Tls,
 };
 use crate::config::values::{BalanceWord, HashByWord, Name, Timeout};
 
@@ -200,6 +200,14 @@ fn outlier(keys: &keys::Outlier) -> Outlier {
         window,
         ejection,
         max_ejected: keys.max_ejected.value.0,
+        latency: keys.latency.as_ref().map(|at| {
+            let keys = &at.value.0;
+            SlowOutlier {
+                factor: to_u32(keys.factor.value.0),
+                least: keys.least.value.0,
+                lasts: keys.lasts.value.0,
+            }
+        }),
     }
 }
 

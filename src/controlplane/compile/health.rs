@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config;
 use crate::config::pool::HealthCheck;
-use crate::dataplane::upstream::health::{Outlier, Policy, Thresholds};
+use crate::dataplane::upstream::health::{Outlier, Policy, Slow, Thresholds};
 use crate::dataplane::upstream::pool::Pool;
 use crate::dataplane::upstream::probe::{HttpQuestion, Plan, Question};
 
@@ -23,6 +23,11 @@ pub(super) fn policy(pool: &config::pool::Pool) -> Policy {
         window: written.window,
         ejection: written.ejection,
         max_ejected: written.max_ejected,
+        slow: written.latency.map(|written| Slow {
+            factor: written.factor,
+            least: written.least,
+            lasts: written.lasts,
+        }),
     });
     Policy { check, outlier }
 }

@@ -224,7 +224,7 @@ impl<'a> Attempts<'a> {
         }
         observe::answer(self.pool, &member.endpoint, &answered.head);
         if self.pool.wants_latency() {
-            learn(member, began, outbound, Some(status));
+            learn(self.pool, member, began, outbound, Some(status));
         }
         if !self.plan.statuses.has(status) {
             if let Some(charge) = self.charge.take() {
@@ -265,7 +265,7 @@ impl<'a> Attempts<'a> {
             return Ok(Next::At(member));
         }
         if self.pool.wants_latency() && last.side() == Side::Upstream {
-            learn(member, began, outbound, None);
+            learn(self.pool, member, began, outbound, None);
         }
         if let Some(next) = self.next.take() {
             return Ok(next);
@@ -419,7 +419,13 @@ impl<'a> Attempts<'a> {
 
 /// Tells an endpoint's latency, and its limit if it adapts, how an attempt went that began at `began`; no status is no
 /// answer.
-fn learn(member: &Member, began: Instant, outbound: &Outbound, status: Option<StatusCode>) {
+fn learn(
+    pool: &Pool,
+    member: &Member,
+    began: Instant,
+    outbound: &Outbound,
+    status: Option<StatusCode>,
+) {
     let now = clock::now();
     // How long the client took to send its body is not the endpoint's doing.
     let moved = outbound
@@ -440,6 +446,9 @@ fn learn(member: &Member, began: Instant, outbound: &Outbound, status: Option<St
         let observed = is_good.then_some(took);
         let in_flight = endpoint.in_flight();
         endpoint.adaptive().observe(observed, in_flight, plan, now);
+    }
+    if is_good && pool.settings.policy.ejects_slow() {
+        endpoint.note_timing(took);
     }
     match is_good {
         true => endpoint.latency().observe(took, now),

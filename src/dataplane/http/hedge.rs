@@ -139,6 +139,9 @@ impl<'a> Attempts<'a> {
                     // It would have taken longer still.
                     let took = now.saturating_duration_since(began);
                     self.pool.pace().observe(took, now);
+                    if self.pool.settings.policy.ejects_slow() {
+                        endpoint.note_timing(took);
+                    }
                 }
                 (second, first, Some(endpoint))
             }

@@ -15,7 +15,9 @@ use crate::dataplane::tls::{ClientPlan, Digest, ServerName};
 use crate::dataplane::upstream::bounds::Sockets;
 use crate::dataplane::upstream::connect::Parked;
 use crate::dataplane::upstream::gradient::Adaptive;
-use crate::dataplane::upstream::health::{Change, Event, Health, Policy, Standing};
+use crate::dataplane::upstream::health::{
+    Answers, Change, Event, Health, Policy, Standing, Timings,
+};
 use crate::dataplane::upstream::keep_alive::{Age, IDLE_LIMIT, KeepAlive, WITNESSES};
 use crate::dataplane::upstream::latency::Latency;
 use crate::dataplane::upstream::queue::Queue;
@@ -99,6 +101,8 @@ struct Live {
     successes: AtomicU32,
     /// Answers that broke off and that its health has not taken in yet.
     cuts: AtomicU32,
+    /// Answers that its health has not taken in yet; there where somebody asks for it.
+    timings: Timings,
     /// Those that became idle last are at the end.
     parked: Mutex<Vec<Parked>>,
     /// When somebody looked through them last, in milliseconds.
@@ -136,6 +140,7 @@ impl Endpoint {
                 joins: AtomicU64::default(),
                 successes: AtomicU32::default(),
                 cuts: AtomicU32::default(),
+                timings: Timings::default(),
                 parked: Mutex::default(),
                 parked_seen: AtomicU64::default(),
                 health: Mutex::new(health),
@@ -185,6 +190,16 @@ impl Endpoint {
             0 => 0,
             _ => self.live.cuts.swap(0, Ordering::Relaxed),
         }
+    }
+
+    /// Notes how long an answer took to begin, for pools whose slow endpoints are ejected.
+    pub fn note_timing(&self, took: Duration) {
+        self.live.timings.note(took);
+    }
+
+    /// The answers that were noted since this was asked last.
+    pub(super) fn take_timings(&self) -> Answers {
+        self.live.timings.take()
     }
 
     /// Takes an event into its health. The pool decides what else follows from that, so it alone asks.

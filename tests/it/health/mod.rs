@@ -6,6 +6,7 @@ mod queue;
 use std::time::Duration;
 
 use crate::harness::backend::Backend;
+use crate::harness::client::Client;
 use crate::harness::proxy::Proxy;
 use crate::harness::{backend, expect, play, proxy};
 
@@ -164,5 +165,45 @@ fn what_a_client_does_wrong_is_held_against_nobody() {
             requests.filter(|one| one.method() == "GET").count()
         };
         assert_eq!((seen(&a), seen(&b)), (10, 10));
+    });
+}
+
+/// Answers after so long.
+fn late(time: Duration) -> Backend {
+    backend::script(move |connection| {
+        while connection.request().is_some() {
+            expect::after(time);
+            connection.ok("late");
+        }
+    })
+}
+
+#[test]
+fn an_endpoint_that_stays_slow_beside_the_others_is_ejected_where_that_is_asked_for() {
+    play(|| {
+        let slow = late(Duration::from_millis(100));
+        let (a, b) = (backend::named("fast"), backend::named("fast"));
+        let text = |keys: &str| {
+            format!(
+                "admin: {{ address: unix:admin.sock }}\nroutes: [{{ pool: app }}]\npools: {{ app: {{ endpoints: [\"@a\", \"@b\", \"@slow\"], outlier: {{ requests: 5, window: 2s{keys} }} }} }}\n"
+            )
+        };
+        let values: [(&str, &dyn std::fmt::Display); 3] = [("a", &a), ("b", &b), ("slow", &slow)];
+        let proxy = proxy::start(&text(""), &values);
+        let mut client = proxy.client();
+        let asked = |client: &mut Client, times| {
+            let said = (0..times).map(|_| client.get("/").text().to_owned());
+            said.filter(|said| said == "late").count()
+        };
+        assert_eq!(asked(&mut client, 45), 15, "nobody asked for it");
+        let keys = ", latency: { least: 60ms, for: 300ms }";
+        assert!(proxy.rewrite(&text(keys), &values).is_good());
+        expect::eventually("its ejection", || {
+            (asked(&mut client, 6) == 0).then_some(())
+        });
+        assert_eq!(asked(&mut client, 30), 0);
+        let line = "lockgate_pool_ejections_total{pool=\"app\",cause=\"latency\"} 1";
+        let metrics = proxy.metrics();
+        assert!(metrics.contains(line), "{metrics}");
     });
 }

@@ -1,14 +1,18 @@
 //! The health of an endpoint: one pure step, from what is known and what has happened to what is known now.
 //!
-//! Three things may take an endpoint out: its active checks fail, it refuses connections, or its exchanges failed so often
-//! that it is ejected. Whoever knows the whole pool ([`super::pool::Pool`]) drives the step, since nobody is ejected
+//! Three things may take an endpoint out: its active checks fail, it refuses connections, or its exchanges failed so often, or
+//! took so long, that it is ejected. Whoever knows the whole pool ([`super::pool::Pool`]) drives the step, since nobody is ejected
 //! unless others are left, and writes what changed into the process log. Nothing here asks for the time.
 
+mod change;
+mod slowness;
 mod window;
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
+pub use self::change::{Blame, Cause, Change};
+use self::slowness::Slowness;
+pub use self::slowness::{Answers, Timings, Typical};
 use self::window::{Tally, Window};
 
 /// The longest that an endpoint is ejected, however often it was.
@@ -50,6 +54,27 @@ pub struct Outlier {
     pub ejection: Duration,
     /// At most so many of a hundred endpoints of a pool are ejected.
     pub max_ejected: u32,
+    /// When it is ejected for being slow; absent: never.
+    pub slow: Option<Slow>,
+}
+
+/// When an endpoint is ejected for answers that take longer than those of the others. With fewer answers in the window of
+/// [`Outlier`] than that asks for nothing is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slow {
+    /// So many times as long as those of the middle one.
+    pub factor: u32,
+    /// Answers that take less are not slow, whatever the others do.
+    pub least: Duration,
+    /// For so long.
+    pub lasts: Duration,
+}
+
+impl Policy {
+    /// Whether endpoints are ejected for being slow, so that their answers are to be timed.
+    pub fn ejects_slow(&self) -> bool {
+        self.outlier.is_some_and(|outlier| outlier.slow.is_some())
+    }
 }
 
 /// What may be said of an endpoint, from the best to the worst.
@@ -103,70 +128,16 @@ pub enum Event {
     Reached,
     /// An active check ended well, or not.
     Checked(bool),
+    /// So many answers of it took so long.
+    Timed(Answers),
+    /// The answers of the middle one of its pool take so long; absent: too little is known.
+    Compared(Option<Typical>),
     /// It is to be ejected for what it is [blamed](Health::blame) for.
     Ejected(Blame),
     /// No other endpoint is left: its ejection ends.
     Pardoned,
     /// Time has passed.
     Ticked,
-}
-
-/// What an endpoint deserves to be ejected for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blame {
-    /// So many failures in a row.
-    InARow(u32),
-    /// So many successes of a hundred.
-    Rate(u32),
-}
-
-/// Why the standing of an endpoint has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// Active checks failed.
-    ChecksFailed,
-    /// Active checks passed.
-    ChecksPassed,
-    /// Active checks are turned off.
-    Unchecked,
-    /// It refused a connection.
-    Refused,
-    /// It takes connections again.
-    Reached,
-    /// Its exchanges failed.
-    Blamed(Blame),
-    /// Its ejection is over.
-    Served,
-    /// Its ejection ended, since no other endpoint is left.
-    Pardoned,
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ChecksFailed => out.write_str("its health checks fail"),
-            Self::ChecksPassed => out.write_str("its health checks pass"),
-            Self::Unchecked => out.write_str("health checks are turned off"),
-            Self::Refused => out.write_str("it refuses connections"),
-            Self::Reached => out.write_str("it takes connections again"),
-            Self::Blamed(Blame::InARow(1)) => out.write_str("a failure right after its return"),
-            Self::Blamed(Blame::InARow(count)) => write!(out, "{count} failures in a row"),
-            Self::Blamed(Blame::Rate(percent)) => write!(out, "a success rate of {percent} %"),
-            Self::Served => out.write_str("its ejection is over"),
-            Self::Pardoned => out.write_str("no other endpoint is left"),
-        }
-    }
-}
-
-/// A change of standing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// What it was.
-    pub from: Standing,
-    /// What it is.
-    pub to: Standing,
-    /// Why.
-    pub cause: Cause,
 }
 
 /// What is known of an endpoint's health.
@@ -185,6 +156,7 @@ pub struct Health {
     is_on_trial: bool,
     retry_after: Option<Duration>,
     window: Window,
+    slowness: Slowness,
 }
 
 /// What active checks say.
@@ -223,6 +195,7 @@ impl Health {
             is_on_trial: false,
             retry_after: None,
             window: Window::default(),
+            slowness: Slowness::default(),
         }
     }
 
@@ -252,14 +225,24 @@ impl Health {
         if self.streak >= outlier.failures || (self.is_on_trial && self.streak > 0) {
             return Some(Blame::InARow(self.streak));
         }
-        let Tally { good, bad } = self.window.sum();
+        let Tally { good, bad, .. } = self.window.sum();
         let total = good.saturating_add(bad);
-        if bad == 0 || total < outlier.requests {
+        if bad > 0 && total >= outlier.requests {
+            let percent = u64::from(good) * 100 / u64::from(total).max(1);
+            let percent = u32::try_from(percent).unwrap_or(u32::MAX);
+            if percent < outlier.success_rate {
+                return Some(Blame::Rate(percent));
+            }
+        }
+        outlier.slow.and(self.slowness.lasting()).map(Blame::Slow)
+    }
+
+    /// How long its answers take, if enough of them are known. Nothing, while it takes no traffic.
+    pub fn typical(&self, outlier: &Outlier) -> Option<Typical> {
+        if self.standing() != Standing::Healthy {
             return None;
         }
-        let percent = u64::from(good) * 100 / u64::from(total).max(1);
-        let percent = u32::try_from(percent).unwrap_or(u32::MAX);
-        (percent < outlier.success_rate).then_some(Blame::Rate(percent))
+        self.window.sum().timed.typical(outlier.requests)
     }
 
     /// Takes in `event`, and before it so many exchanges that ended well since the last step.
@@ -338,7 +321,22 @@ impl Health {
                 }
                 cause
             }
+            Event::Timed(answers) => {
+                if self.ejection.is_none() {
+                    let newest = self.window.newest();
+                    newest.timed = newest.timed.and(answers);
+                }
+                None
+            }
+            Event::Compared(middle) => {
+                self.compare(middle, policy.outlier?, now);
+                None
+            }
             Event::Ejected(blame) => {
+                if let Blame::Slow(_) = blame {
+                    // What it asked for was about something else.
+                    self.retry_after = None;
+                }
                 self.eject(policy.outlier?, now);
                 Some(Cause::Blamed(blame))
             }
@@ -388,6 +386,16 @@ impl Health {
         })
     }
 
+    fn compare(&mut self, middle: Option<Typical>, outlier: Outlier, now: Instant) {
+        let own = self.typical(&outlier);
+        let Some(slow) = outlier.slow else { return };
+        let is_slow = self.slowness.compare(own, middle, &slow, now);
+        if is_slow && self.calm_since.is_some() {
+            // Good times begin when that is over.
+            self.calm_since = Some(now);
+        }
+    }
+
     fn eject(&mut self, outlier: Outlier, now: Instant) {
         self.ejections = self.ejections.saturating_add(1);
         let grown = outlier.ejection.saturating_mul(self.ejections);
@@ -411,6 +419,7 @@ impl Health {
             self.is_on_trial = true;
             self.streak = 0;
             self.window = Window::default();
+            self.slowness = Slowness::default();
             self.calm_since = Some(now);
         }
     }
@@ -423,6 +432,7 @@ impl Health {
         self.streak = 0;
         self.is_on_trial = false;
         self.window = Window::default();
+        self.slowness = Slowness::default();
     }
 
     /// Forgets one ejection for each time that it has been good for as long as the first one lasts.

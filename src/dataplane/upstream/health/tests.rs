@@ -12,6 +12,7 @@ const POLICY: Policy = Policy {
         window: Duration::from_secs(10),
         ejection: Duration::from_secs(10),
         max_ejected: 50,
+        slow: None,
     }),
 };
 
@@ -226,4 +227,106 @@ fn nobody_is_blamed_where_that_is_off_and_whoever_is_out_returns() {
     case.policy.outlier = POLICY.outlier;
     case.step(FAILED);
     assert_eq!(case.blame(), None, "what was before counts for nothing");
+}
+
+const SLOW: Policy = Policy {
+    check: None,
+    outlier: Some(Outlier {
+        failures: 5,
+        success_rate: 50,
+        requests: 20,
+        window: Duration::from_secs(10),
+        ejection: Duration::from_secs(10),
+        max_ejected: 50,
+        slow: Some(Slow {
+            factor: 3,
+            least: Duration::from_millis(50),
+            lasts: Duration::from_secs(10),
+        }),
+    }),
+};
+
+impl Case {
+    /// A second with so many answers of so many milliseconds, while those of the middle one take 30.
+    fn answers(&mut self, count: u32, millis: u64) {
+        self.now += Duration::from_secs(1);
+        let timings = Timings::default();
+        for _ in 0..count {
+            timings.note(Duration::from_millis(millis));
+        }
+        self.step(Event::Ticked);
+        self.step(Event::Timed(timings.take()));
+        let middle = Typical::of(Duration::from_millis(30));
+        self.step(Event::Compared(Some(middle)));
+    }
+
+    /// Is slow until it is blamed; for how many seconds.
+    fn is_slow(&mut self) -> u64 {
+        (1..)
+            .find(|_| {
+                self.answers(20, 120);
+                self.blame().is_some()
+            })
+            .unwrap()
+    }
+}
+
+#[test]
+fn being_slow_beside_others_is_blamed_when_it_lasts() {
+    let mut case = Case::new(SLOW);
+    assert_eq!(case.is_slow(), 11);
+    assert_eq!(case.blame(), Some(Blame::Slow(40)));
+    let cause = Cause::Blamed(Blame::Slow(40)).to_string();
+    assert_eq!(cause, "answers that take 4.0 times as long as others");
+    case.policy = POLICY;
+    assert_eq!(case.blame(), None, "nobody asks for it any more");
+    let mut pauses = Case::new(SLOW);
+    for _ in 0..9 {
+        pauses.answers(20, 120);
+    }
+    // What is typical of the last ten seconds follows.
+    for _ in 0..10 {
+        pauses.answers(20, 30);
+    }
+    for _ in 0..9 {
+        pauses.answers(20, 120);
+        assert_eq!(pauses.blame(), None);
+    }
+}
+
+#[test]
+fn few_answers_and_those_that_are_fast_enough_blame_nobody() {
+    let check = |count, millis, expected: bool| {
+        let mut case = Case::new(SLOW);
+        for _ in 0..60 {
+            case.answers(count, millis);
+        }
+        assert_eq!(case.blame().is_some(), expected, "{count} of {millis} ms");
+    };
+    check(20, 120, true);
+    check(20, 60, false);
+    check(1, 120, false);
+    check(3, 120, true);
+    let mut fast = SLOW;
+    let least = Duration::from_millis(150);
+    fast.outlier.as_mut().unwrap().slow.as_mut().unwrap().least = least;
+    let mut case = Case::new(fast);
+    for _ in 0..60 {
+        case.answers(20, 120);
+    }
+    assert_eq!(case.blame(), None, "120 ms are no trouble there");
+}
+
+#[test]
+fn one_that_stays_slow_is_ejected_for_longer_each_time() {
+    let mut case = Case::new(SLOW);
+    for expected in [10, 20, 30] {
+        case.is_slow();
+        // What it once asked for was about something else.
+        let retry_after = Some(Duration::from_secs(3));
+        case.step(Event::Failed { retry_after });
+        case.succeeds(1);
+        assert_eq!(case.is_ejected(), expected);
+        assert_eq!(case.blame(), None, "it begins anew");
+    }
 }

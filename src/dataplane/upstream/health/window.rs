@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::slowness::Answers;
+
 /// Parts of the window in which exchanges are counted: it moves on by one of them.
 const PARTS: u32 = 10;
 
@@ -17,6 +19,8 @@ pub(super) struct Window {
 pub(super) struct Tally {
     pub(super) good: u32,
     pub(super) bad: u32,
+    /// Those of the good ones that were timed.
+    pub(super) timed: Answers,
 }
 
 impl Window {
@@ -47,6 +51,7 @@ impl Window {
         let sum = |sum: Tally, part: &Tally| Tally {
             good: sum.good.saturating_add(part.good),
             bad: sum.bad.saturating_add(part.bad),
+            timed: sum.timed.and(part.timed),
         };
         self.parts.iter().fold(Tally::default(), sum)
     }

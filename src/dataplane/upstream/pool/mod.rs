@@ -5,6 +5,8 @@
 //! What happens at an endpoint comes in here ([`Pool::note`]), since what follows from it depends on the others: at most a
 //! part of a pool is ejected, and never the last one that is healthy.
 
+mod compare;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -157,6 +159,7 @@ pub struct Live {
 pub struct Ejections {
     in_a_row: AtomicU64,
     rate: AtomicU64,
+    slow: AtomicU64,
 }
 
 impl Ejections {
@@ -164,15 +167,17 @@ impl Ejections {
         let count = match blame {
             Blame::InARow(_) => &self.in_a_row,
             Blame::Rate(_) => &self.rate,
+            Blame::Slow(_) => &self.slow,
         };
         count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// For failures in a row, and for a bad rate of successes.
-    pub fn counts(&self) -> [(&'static str, u64); 2] {
+    /// For failures in a row, for a bad rate of successes, and for being slow.
+    pub fn counts(&self) -> [(&'static str, u64); 3] {
         [
             ("failures", self.in_a_row.load(Ordering::Relaxed)),
             ("success_rate", self.rate.load(Ordering::Relaxed)),
+            ("latency", self.slow.load(Ordering::Relaxed)),
         ]
     }
 }
@@ -212,6 +217,7 @@ impl Pool {
             name,
             sticky: sticky.map(|sticky| Sticky::new(sticky, &members)),
             wants_latency: matches!(settings.balance, Balance::PeakEwma)
+                || settings.policy.ejects_slow()
                 || members
                     .iter()
                     .any(|member| member.bounds.adaptive.is_some()),
@@ -240,7 +246,7 @@ impl Pool {
         }
     }
 
-    /// Whether picks or limits go by how long endpoints take, which then has to be observed.
+    /// Whether picks, limits or ejections go by how long endpoints take, which then has to be observed.
     pub fn wants_latency(&self) -> bool {
         self.wants_latency
     }
@@ -337,6 +343,7 @@ impl Pool {
             }
             has_changed |= self.judge(&member.endpoint, Event::Ticked, &"", now);
         }
+        has_changed |= self.compare(now);
         // Those that were out may be gone, and the members be others now.
         let is_back = self.live.is_out.load(Ordering::Relaxed) && self.has_healthy();
         if has_changed || is_back {

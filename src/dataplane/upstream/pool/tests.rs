@@ -3,7 +3,8 @@
 use super::*;
 use crate::base::clock;
 use crate::dataplane::upstream::endpoint::{Identity, Protocol};
-use crate::dataplane::upstream::health::{Outlier, Thresholds};
+use crate::dataplane::upstream::health::{Outlier, Slow, Thresholds};
+use crate::dataplane::upstream::testkit::dice;
 
 const FAILED: Event = Event::Failed { retry_after: None };
 
@@ -14,6 +15,7 @@ const OUTLIER: Outlier = Outlier {
     window: Duration::from_secs(10),
     ejection: Duration::from_secs(10),
     max_ejected: 50,
+    slow: None,
 };
 
 /// A pool of so many endpoints with weights 1 and, for those with odd numbers, 2.
@@ -172,13 +174,7 @@ fn an_endpoint_whose_answers_break_off_is_ejected() {
 #[test]
 fn whatever_happens_the_rules_of_a_pool_hold() {
     for seed in 1..=300_u64 {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut dice = |sides: u64| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state % sides
-        };
+        let mut dice = dice(seed);
         let check = (dice(2) == 0).then_some(Thresholds { rise: 2, fall: 3 });
         let pool = pool(1 + dice(8) as u16, check);
         let count = pool.members.len() as u64;
@@ -227,4 +223,87 @@ fn whatever_happens_the_rules_of_a_pool_hold() {
             .sum();
         assert_eq!(left, 0);
     }
+}
+
+/// Answers of pools of all sizes, in virtual time, of which one becomes slow.
+#[test]
+fn the_slow_one_is_ejected_and_nobody_else_whatever_the_pool() {
+    for seed in 1..=60_u64 {
+        let mut dice = dice(seed);
+        let mut pool = pool(2 + dice(6) as u16, None);
+        let outlier = pool.settings.policy.outlier.as_mut().unwrap();
+        outlier.slow = Some(Slow {
+            factor: 3,
+            least: Duration::from_millis(50),
+            lasts: Duration::from_secs(10),
+        });
+        let count = pool.members.len() as u64;
+        let (bad, usual) = (dice(count) as usize, 20 + dice(200));
+        let (begins, times) = (dice(20), 4 + dice(30));
+        // Where all become slow together, nobody is slow beside the others.
+        let is_one = dice(4) > 0;
+        let mut now = clock::now();
+        let mut ejected = None;
+        for step in 0..240 {
+            now += Duration::from_millis(250);
+            let second = step / 4;
+            for (number, member) in pool.members.iter().enumerate() {
+                for _ in 0..2 + dice(3) {
+                    let is_bad = second >= begins && (!is_one || number == bad);
+                    let spread = 50 + dice(150);
+                    let took = usual * if is_bad { times } else { 1 } * spread / 100;
+                    if dice(50) == 0 {
+                        member.endpoint.note_timing(Duration::from_secs(30));
+                    }
+                    member.endpoint.note_timing(Duration::from_millis(took));
+                }
+            }
+            pool.tick(now);
+            for (number, standing) in standings(&pool).into_iter().enumerate() {
+                if standing == Standing::Ejected {
+                    assert!(is_one && number == bad, "seed {seed} second {second}");
+                    ejected = ejected.or(Some(second));
+                }
+            }
+        }
+        match (is_one, ejected) {
+            (true, Some(second)) => {
+                let within = begins + 10..begins + 25;
+                assert!(within.contains(&second), "seed {seed}: {second} s");
+            }
+            (true, None) => panic!("seed {seed}: {times} times as slow, and it stays"),
+            (false, _) => {}
+        }
+        let slow = u64::from(is_one);
+        assert!(pool.live.ejections.counts()[2].1 >= slow, "seed {seed}");
+    }
+}
+
+#[test]
+fn one_of_another_zone_is_no_measure() {
+    let slow = |is_far: bool| {
+        let near = pool(2, None);
+        let mut settings = near.settings.clone();
+        settings.policy.outlier.as_mut().unwrap().slow = Some(Slow {
+            factor: 3,
+            least: Duration::from_millis(50),
+            lasts: Duration::from_secs(1),
+        });
+        let mut members = near.members.to_vec();
+        members[1].is_far = is_far;
+        let pool = Pool::new("web".into(), members, settings, None, 1);
+        let mut now = clock::now();
+        for _ in 0..40 {
+            now += Duration::from_millis(250);
+            for (number, millis) in [(0, 10), (1, 100)] {
+                for _ in 0..10 {
+                    endpoint(&pool, number).note_timing(Duration::from_millis(millis));
+                }
+            }
+            pool.tick(now);
+        }
+        standings(&pool)[1]
+    };
+    assert_eq!(slow(false), Standing::Ejected);
+    assert_eq!(slow(true), Standing::Healthy);
 }
