@@ -28,6 +28,8 @@ pub mod probe;
 pub mod queue;
 pub mod reach;
 pub mod retry;
+#[cfg(test)]
+mod simulation;
 pub mod split;
 pub mod sticky;
 #[cfg(test)]
