@@ -439,3 +439,24 @@ fn a_name_that_comes_later_is_found() {
         comes_to(&proxy, &["one"]);
     });
 }
+
+#[test]
+fn whoever_waits_goes_where_the_next_answer_leads() {
+    play(|| {
+        let dns = dns::start();
+        let (gone, new) = (backend::named("gone"), backend::named("new"));
+        serves(&dns, &[(0, 1, &gone)], 0);
+        drop(gone);
+        let text = format!("admin: {{ address: unix:admin.sock }}\n{SERVICE}");
+        let text = text.replace("] } }", "], queue: { wait: 1h } } }");
+        let proxy = proxy::start(&text, &[("dns", &dns)]);
+        let mut client = proxy.client();
+        client.send("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n");
+        let line = "lockgate_pool_queue_length{pool=\"app\"} 1";
+        expect::eventually("one who waits", || {
+            proxy.metrics().contains(line).then_some(())
+        });
+        serves(&dns, &[(0, 1, &new)], 0);
+        assert_eq!(client.answer().text(), "new");
+    });
+}

@@ -18,13 +18,13 @@ use crate::dataplane::http::forward::{self, Failed, Outbound, Passage, Progress}
 use crate::dataplane::http::hedge::Outcome;
 use crate::dataplane::http::observe;
 use crate::dataplane::http::retry::{self, Remains};
+use crate::dataplane::http::waiting::{Successors, Waiting};
 use crate::dataplane::upstream::admission::Entered;
 use crate::dataplane::upstream::budget::Charge;
 use crate::dataplane::upstream::client::{Answered, Wants};
 use crate::dataplane::upstream::endpoint::InFlight;
 use crate::dataplane::upstream::pick::Asker;
 use crate::dataplane::upstream::pool::{Member, Pool};
-use crate::dataplane::upstream::queue::Place;
 use crate::dataplane::upstream::retry::Plan;
 
 /// Times that a request is sent again because an idle connection turned out to be dead. The second goes out on a
@@ -38,7 +38,9 @@ const REFUSALS: u32 = 16;
 #[derive(Debug)]
 pub struct Attempts<'a> {
     pub(super) passage: Passage<'a>,
-    pub(super) pool: &'a Pool,
+    /// The pool that endpoints are picked from: that of the route, or one that took its place while the exchange waited.
+    pub pool: &'a Pool,
+    pub(super) successors: &'a Successors,
     pub(super) plan: &'a Plan,
     /// What picks have to know of it.
     pub asker: Asker,
@@ -55,7 +57,7 @@ pub struct Attempts<'a> {
     next: Option<Next<'a>>,
     /// There is nowhere to go after an attempt that takes too long.
     is_last: bool,
-    waiting: Waiting,
+    pub(super) waiting: Waiting,
 }
 
 /// What comes after an attempt.
@@ -83,7 +85,7 @@ impl<'a> Attempts<'a> {
     /// Before the first attempt.
     pub fn new(
         passage: Passage<'a>,
-        pool: &'a Pool,
+        (pool, successors): (&'a Pool, &'a Successors),
         asker: Asker,
         upgrade: bool,
         closing: &Closing,
@@ -93,6 +95,7 @@ impl<'a> Attempts<'a> {
         Self {
             passage,
             pool,
+            successors,
             plan,
             asker,
             wants: Wants {
@@ -341,26 +344,6 @@ impl<'a> Attempts<'a> {
         self.wait(outbound, closing).await
     }
 
-    /// Waits for an endpoint in the queue of the pool.
-    ///
-    /// # Errors
-    /// [`Fault::NoEndpoint`], [`Fault::QueueFull`], and [`Fault::QueueTimeout`] when the time of the exchange is up.
-    pub async fn wait(
-        &mut self,
-        outbound: &Outbound,
-        closing: &mut Closing,
-    ) -> Result<Entered<'a>, Fault> {
-        let ends = self.ends(outbound.intake.as_deref());
-        let _clock = Clock {
-            began: clock::now(),
-            sum: &mut closing.record.queued,
-        };
-        let waiting = pin!(self.waiting.wait(self.pool, &self.asker));
-        let deadlines = &self.passage.engine.deadlines;
-        let found = deadlines.within_on(&mut closing.deadline, ends, waiting);
-        found.await.unwrap_or(Err(Fault::QueueTimeout))
-    }
-
     /// Another endpoint, for a request that was sent, paid for.
     fn elsewhere(&mut self, member: &Member, intake: Option<&Intake>) -> Option<Next<'a>> {
         if self.left == 0 {
@@ -453,51 +436,5 @@ fn learn(
     match is_good {
         true => endpoint.latency().observe(took, now),
         false => endpoint.latency().fail(took, now),
-    }
-}
-
-/// Adds a time to a sum when it is dropped.
-struct Clock<'a> {
-    began: Instant,
-    sum: &'a mut Option<Duration>,
-}
-
-impl Drop for Clock<'_> {
-    fn drop(&mut self) {
-        let took = clock::now().saturating_duration_since(self.began);
-        *self.sum = Some(self.sum.unwrap_or_default() + took);
-    }
-}
-
-/// The time that an exchange spends in the queue of its pool.
-#[derive(Debug, Default)]
-struct Waiting {
-    /// Boxed, since most exchanges never wait.
-    place: Option<Box<Place>>,
-    /// What to say if the attempt after it fails too: the wait is over.
-    has_ended: Option<Fault>,
-}
-
-impl Waiting {
-    /// Waits for a usable endpoint with room; when time is up, gives the least bad one if none is usable, for one attempt.
-    async fn wait<'p>(&mut self, pool: &'p Pool, asker: &Asker) -> Result<Entered<'p>, Fault> {
-        if pool.is_empty() {
-            return Err(Fault::NoEndpoint);
-        }
-        let Some(plan) = pool.settings.queue else {
-            self.has_ended = Some(Fault::NoEndpoint);
-            return pool.enter_least_bad();
-        };
-        let place = match self.place.take() {
-            Some(place) => place,
-            None => Box::new(pool.wait(plan, clock::now()).ok_or(Fault::QueueFull)?),
-        };
-        let place = self.place.insert(place);
-        if let Some(entered) = pool.take_turn(place, asker).await {
-            return Ok(entered);
-        }
-        self.place = None;
-        self.has_ended = Some(Fault::QueueTimeout);
-        pool.enter_least_bad()
     }
 }

@@ -21,6 +21,7 @@ use crate::dataplane::http::hedge::Made;
 use crate::dataplane::http::mirror;
 use crate::dataplane::http::replay::Kept;
 use crate::dataplane::http::upgrade::{self, Switch, Wish};
+use crate::dataplane::http::waiting::Successors;
 use crate::dataplane::http::{Downstream, Engine};
 use crate::dataplane::snapshot::{Action, Route, Snapshot};
 use crate::dataplane::upstream::answer::AnswerBody;
@@ -113,7 +114,9 @@ pub async fn forward(
     let now = clock::coarse();
     pool.note_request(now);
     let asker = pool.asker(&outbound.parts, client, now, clock::coarse_wall());
-    let mut attempts = Attempts::new(passage, pool, asker, wish.is_some(), closing);
+    let successors = Successors::default();
+    let place = (pool, &successors);
+    let mut attempts = Attempts::new(passage, place, asker, wish.is_some(), closing);
     // When the first attempt begins: looking at a clock is for those that come later.
     let mut begins = Some(closing.record.started);
     let mut entered = match pool.admit(&attempts.asker) {
@@ -152,8 +155,12 @@ pub async fn forward(
                 let Some(next) = next else {
                     let asker = &attempts.asker;
                     let is_secure = passage.downstream.facts.secure.is_some();
-                    let cookie =
-                        pool.set_cookie(asker, &last.endpoint, is_secure, clock::coarse_wall());
+                    let cookie = attempts.pool.set_cookie(
+                        asker,
+                        &last.endpoint,
+                        is_secure,
+                        clock::coarse_wall(),
+                    );
                     // Its room is for the fields of a request to come.
                     passage.engine.stock.give_fields(outbound.parts.headers);
                     let mut answer = accept(passage, answered, wish, closing)?;
@@ -171,7 +178,10 @@ pub async fn forward(
             }
         };
         let entered_at_once = match next {
-            Next::At(member) => pool.enter_at(member).map(|in_flight| (member, in_flight)),
+            Next::At(member) => attempts
+                .pool
+                .enter_at(member)
+                .map(|in_flight| (member, in_flight)),
             Next::Later(..) | Next::Queue(..) => None,
         };
         entered = match entered_at_once {

@@ -22,6 +22,7 @@ pub mod seen;
 pub mod serve;
 pub mod tunnels;
 pub mod upgrade;
+pub mod waiting;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -4,6 +4,7 @@
 //! Where no endpoint of a pool has bounds an exchange is counted where it is picked, and that is all. Else nobody enters one
 //! that is full, and whoever comes while others wait comes behind them.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::base::fault::Fault;
@@ -17,6 +18,17 @@ const ENTRIES: usize = 64;
 
 /// Where an exchange is counted.
 pub type Entered<'a> = (&'a Member, InFlight);
+
+/// How a turn in the queue ended.
+#[derive(Debug)]
+pub enum Turn<'a> {
+    /// There was an endpoint with room.
+    Entered(Entered<'a>),
+    /// It was called, and the pool is no longer in force: its successor has to be asked.
+    Outdated,
+    /// Time is up.
+    Over,
+}
 
 impl Pool {
     /// Chooses an endpoint for a request that has just come, and counts it there; `None` when it has to wait, for an endpoint
@@ -89,16 +101,35 @@ impl Pool {
         self.pick(asker).is_some()
     }
 
-    /// Waits in a place of the queue until there is an endpoint with room; `None` when time is up.
-    pub async fn take_turn(&self, place: &mut Place, asker: &Asker) -> Option<Entered<'_>> {
+    /// Waits in a place of the queue until there is an endpoint with room, as long as the pool `is_in_force`.
+    pub async fn take_turn(
+        &self,
+        place: &mut Place,
+        asker: &Asker,
+        is_in_force: impl Fn() -> bool,
+    ) -> Turn<'_> {
         while place.is_called(|| self.has_room(asker)).await {
-            if let Some(entered) = self.enter(asker) {
-                place.settle();
-                self.pass_on(asker);
-                return Some(entered);
+            if !is_in_force() {
+                return Turn::Outdated;
+            }
+            if let Some(entered) = self.look(place, asker) {
+                return Turn::Entered(entered);
             }
         }
-        None
+        Turn::Over
+    }
+
+    /// Has whoever was called look for an endpoint with room.
+    pub fn look(&self, place: &mut Place, asker: &Asker) -> Option<Entered<'_>> {
+        let entered = self.enter(asker)?;
+        place.settle();
+        self.pass_on(asker);
+        Some(entered)
+    }
+
+    /// Whether it goes on where another one stands, with those who wait there.
+    pub fn is_kin(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.live, &other.live)
     }
 
     /// Lets the next one have a look who waits, if there is room left.
@@ -141,7 +172,6 @@ mod tests {
     use std::cell::{Cell, RefCell};
     use std::num::NonZeroU32;
     use std::rc::Rc;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
@@ -199,6 +229,13 @@ mod tests {
 
     fn now() -> Instant {
         time::Instant::now().into_std()
+    }
+
+    async fn waits_for<'p>(pool: &'p Pool, place: &mut Place, asker: &Asker) -> Entered<'p> {
+        match pool.take_turn(place, asker, || true).await {
+            Turn::Entered(entered) => entered,
+            Turn::Outdated | Turn::Over => panic!("there was room within the time"),
+        }
     }
 
     fn balances() -> [Balance; 5] {
@@ -266,9 +303,9 @@ mod tests {
                                 Some(entered) => entered,
                                 None => {
                                     let mut waits = pool.wait(PLAN, now()).unwrap();
-                                    let entered = pool.take_turn(&mut waits, &asker).await;
+                                    let entered = waits_for(&pool, &mut waits, &asker).await;
                                     turn = Some(tally.entered.replace(tally.entered.get() + 1));
-                                    entered.unwrap()
+                                    entered
                                 }
                             };
                             check_limits(&pool, &place);
@@ -329,8 +366,7 @@ mod tests {
                                     Some(entered) => entered,
                                     None => {
                                         let mut waits = pool.wait(PLAN, now()).unwrap();
-                                        let entered = pool.take_turn(&mut waits, &asker).await;
-                                        entered.expect("there was room within the time")
+                                        waits_for(&pool, &mut waits, &asker).await
                                     }
                                 };
                                 check_limits(&pool, "now");

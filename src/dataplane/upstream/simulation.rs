@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time;
 
 use crate::base::addr::EndpointAddr;
-use crate::dataplane::upstream::admission::Entered;
+use crate::dataplane::upstream::admission::{Entered, Turn};
 use crate::dataplane::upstream::bounds::Bounds;
 use crate::dataplane::upstream::budget::{self, RESERVE};
 use crate::dataplane::upstream::endpoint::{Endpoint, Identity, Protocol};
@@ -256,14 +256,13 @@ impl World {
             }
         };
         self.check(pool);
-        let taken = pool
-            .take_turn(&mut seat.insert(seat_now).place, asker)
-            .await;
+        let place = &mut seat.insert(seat_now).place;
+        let turn = pool.take_turn(place, asker, || true).await;
         let waited = now() - began;
         let most = self.queue.wait + Duration::from_millis(2);
         assert!(waited <= most, "{}: waited {waited:?}", self.place);
-        if taken.is_some() {
-            return taken;
+        if let Turn::Entered(entered) = turn {
+            return Some(entered);
         }
         *has_ended = true;
         *seat = None;

@@ -206,3 +206,40 @@ fn an_endpoint_that_refuses_is_met_once_and_then_passed_over() {
         });
     });
 }
+
+#[test]
+fn whoever_waits_gets_the_endpoints_that_a_reload_brings() {
+    play(|| {
+        for more in [
+            "queue: { wait: 1h }",
+            "queue: { wait: 1h }, max_requests: 1",
+        ] {
+            let refuses = backend::refuses();
+            let text = format!("admin: {{ address: unix:admin.sock }}\n{}", of_one(more));
+            let proxy = proxy::start(&text, &[("a", &refuses)]);
+            let address = proxy.address();
+            let asks =
+                || thread::spawn(move || Client::connect(address).get("/").text().to_owned());
+            let waiting: Vec<_> = (0..3).map(|_| asks()).collect();
+            let line = "lockgate_pool_queue_length{pool=\"app\"} 3";
+            expect::eventually("three who wait", || {
+                proxy.metrics().contains(line).then_some(())
+            });
+            // The first other one is no better.
+            let worse = backend::refuses();
+            assert!(proxy.rewrite(&text, &[("a", &worse)]).is_good());
+            expect::after(Duration::from_millis(300));
+            let new = backend::named("new");
+            assert!(proxy.rewrite(&text, &[("a", &new)]).is_good());
+            for waits in waiting {
+                assert_eq!(waits.join().unwrap(), "new", "{more}");
+            }
+            let records = proxy.records(3);
+            assert!(
+                records
+                    .iter()
+                    .all(|record| record["endpoint"] == new.to_string())
+            );
+        }
+    });
+}
