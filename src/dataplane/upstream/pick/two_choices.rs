@@ -9,6 +9,13 @@ use crate::dataplane::upstream::pool::Member;
 /// Turns that a draw looks through behind one that is not to be had.
 const NEAR: usize = 8;
 
+/// Latencies below this, in microseconds, are all the same: what is between them is the network's mood and the scheduler's.
+const LATENCY_FLOOR: f32 = 1000.0;
+
+/// What is so many times as dear is dearer; what is less so is as good. Else an endpoint that is a little slower would get
+/// nothing of a quiet load, for the sake of a gain that nobody notices.
+const CLEARLY: f32 = 1.25;
+
 /// Draws members by the turns that they have in a schedule.
 #[derive(Debug)]
 pub struct Draw {
@@ -81,7 +88,7 @@ pub(super) fn random_two<'a>(
 }
 
 /// The one of the two from which an answer is to be expected sooner: by how long its answers take, times the exchanges in
-/// flight with this one, for its weight.
+/// flight with this one, for its weight. What differs little is the same, so that the draw decides.
 ///
 /// As long as one of them has not been observed, the exchanges in flight decide: nothing is known that would draw the
 /// whole traffic to it.
@@ -93,7 +100,7 @@ pub(super) fn peak_ewma<'a>(
 ) -> Option<&'a Member> {
     draw.pick(members, asker, |one, other| {
         match (cost(one, asker), cost(other, asker)) {
-            (Some(one), Some(other)) => one < other,
+            (Some(one), Some(other)) => one * CLEARLY < other,
             (Some(_), None) | (None, Some(_)) | (None, None) => has_less(one, other, asker),
         }
     })
@@ -113,7 +120,7 @@ fn cost(member: &Member, asker: &Asker) -> Option<f32> {
         0 => latency.faded(asker.now),
         _ => latency.observed(),
     };
-    Some(latency? * (in_flight as f32 + 1.0) / asker.share(member) as f32)
+    Some(latency?.max(LATENCY_FLOOR) * (in_flight as f32 + 1.0) / asker.share(member) as f32)
 }
 
 /// The number that comes `count` steps behind `seed` (SplitMix64).
@@ -283,6 +290,45 @@ mod tests {
             play.run(Duration::from_secs(60), |_| Some(5 * MS));
             play.run(Duration::from_secs(5), |_| Some(5 * MS));
             assert!(play.counts[2] > 700, "seed {seed}: {:?}", play.counts);
+        }
+    }
+
+    /// The part of a quiet load that the first of two gets, of which the answers take so many microseconds.
+    fn part_of_the_first(first: u64, second: u64, seed: u64) -> f64 {
+        let took = [first, second].map(Duration::from_micros);
+        let all = members(&[1, 1]);
+        let picker = Picker::PeakEwma(Draw::new(&[1, 1], seed));
+        let (mut now, mut count) = (clock::now(), 0);
+        for turn in 0..10_000 {
+            now += 10 * MS;
+            let picked = picker.pick(&all, &Asker::at(now)).unwrap();
+            let at = place(&all, &picked.endpoint);
+            count += u32::from(at == 0);
+            // Give or take a tenth.
+            let spread = 90 + mix(seed, turn) as u32 % 21;
+            picked
+                .endpoint
+                .latency()
+                .observe(took[at] * spread / 100, now);
+        }
+        f64::from(count) / 10_000.0
+    }
+
+    #[test]
+    fn peak_ewma_shares_a_quiet_load_where_latencies_hardly_differ() {
+        for seed in 0..10 {
+            for (first, second) in [(500, 600), (50, 900), (5_000, 5_000), (10_000, 10_500)] {
+                let part = part_of_the_first(first, second, seed);
+                let is_even = (0.4..=0.6).contains(&part);
+                assert!(is_even, "seed {seed}: {first} beside {second} µs: {part}");
+            }
+            for (first, second) in [(500, 2_000), (5_000, 10_000), (100_000, 200_000)] {
+                let part = part_of_the_first(first, second, seed);
+                assert!(
+                    part > 0.98,
+                    "seed {seed}: {first} beside {second} µs: {part}"
+                );
+            }
         }
     }
 
