@@ -388,7 +388,7 @@ section! {
 }
 
 section! {
-    /// Checks of endpoints, on connections of their own, by the protocol and the TLS of the pool. A check that fails is told
+    /// Checks of endpoints, on a connection of their own that is kept for ten of them, by the protocol and the TLS of the pool. A check that fails is told
     /// in the process log once it changes something.
     HealthCheck as "health check" (Keys) {
         /// What is asked.

@@ -23,7 +23,7 @@ use crate::dataplane::upstream::connect;
 use crate::dataplane::upstream::endpoint::Endpoint;
 use crate::dataplane::upstream::health::{Event, Standing};
 use crate::dataplane::upstream::pool::Pool;
-use crate::dataplane::upstream::probe::{self, Failure, Plan};
+use crate::dataplane::upstream::probe::{self, Failure, Kept, Plan};
 
 /// How often time passes for endpoints.
 const TICK: Duration = Duration::from_millis(250);
@@ -86,6 +86,8 @@ struct Checked {
     plan: Arc<Plan>,
     due: Instant,
     is_running: bool,
+    /// The connection of its checks.
+    kept: Option<Box<Kept>>,
 }
 
 /// An endpoint that refuses connections.
@@ -106,7 +108,7 @@ enum Errand {
 
 /// What a task of the watch has found.
 enum Found {
-    Check(EndpointId, Result<(), Failure>),
+    Check(EndpointId, Result<(), Failure>, Option<Box<Kept>>),
     Reach(EndpointId, Result<(), Fault>),
 }
 
@@ -138,7 +140,9 @@ impl Watch {
         plan: &Arc<Plan>,
         now: Instant,
     ) {
-        let before = self.checks.get(&endpoint.id);
+        let mut before = self.checks.remove(&endpoint.id);
+        let kept = before.as_mut().and_then(|before| before.kept.take());
+        let before = before.as_ref();
         let (due, is_running) = match before {
             // An interval that is shorter now is not waited out.
             Some(before) => (before.due.min(now + plan.interval), before.is_running),
@@ -161,6 +165,7 @@ impl Watch {
             plan: Arc::clone(plan),
             due,
             is_running,
+            kept,
         };
         self.checks.insert(endpoint.id, checked);
     }
@@ -249,8 +254,12 @@ impl Watch {
             check.is_running = true;
             let (asked, plan) = (Arc::clone(&check.asked), Arc::clone(&check.plan));
             let addresses = check.pool.dials(&check.endpoint);
+            let kept = check.kept.take();
+            // One that is about to change has to show that it takes new connections.
+            let kept = kept.filter(|_| !check.endpoint.health().is_changing());
             let task = self.running.spawn_local(async move {
-                Found::Check(id, probe::check(&asked, addresses, &plan).await)
+                let (result, kept) = probe::check(&asked, addresses, &plan, kept).await;
+                Found::Check(id, result, kept)
             });
             self.errands.insert(task.id(), Errand::Check(id));
         }
@@ -323,15 +332,16 @@ impl Watch {
     fn take(&mut self, found: Found, now: Instant) {
         match found {
             // We are short of descriptors: that says nothing about the endpoint.
-            Found::Check(id, Err(Failure::Fault(Fault::Overloaded))) => {
+            Found::Check(id, Err(Failure::Fault(Fault::Overloaded)), _) => {
                 self.give_up(Errand::Check(id), now);
             }
-            Found::Check(id, result) => {
+            Found::Check(id, result, kept) => {
                 // A reload may have taken it away.
                 let Some(check) = self.checks.get_mut(&id) else {
                     return;
                 };
                 check.is_running = false;
+                check.kept = kept;
                 let Checked { pool, endpoint, .. } = &*check;
                 match &result {
                     Ok(()) => {
@@ -463,13 +473,13 @@ mod tests {
         let mut watch = Watch::default();
         let now = clock::now();
         watch.take_in(&pool, &endpoint, &plan, now);
-        watch.take(Found::Check(endpoint.id, Ok(())), now);
+        watch.take(Found::Check(endpoint.id, Ok(()), None), now);
         assert!(endpoint.is_usable());
         let shortage = Failure::Fault(Fault::Overloaded);
-        watch.take(Found::Check(endpoint.id, Err(shortage)), now);
+        watch.take(Found::Check(endpoint.id, Err(shortage), None), now);
         assert!(endpoint.is_usable(), "it was not asked");
         assert!(watch.checks[&endpoint.id].due > now + Duration::from_secs(3));
-        watch.take(Found::Check(endpoint.id, Err(Failure::Timeout)), now);
+        watch.take(Found::Check(endpoint.id, Err(Failure::Timeout), None), now);
         assert!(!endpoint.is_usable());
     }
 

@@ -1,7 +1,9 @@
-//! One active check of an endpoint: a connection of its own, by the pool's own protocol and TLS, one question, one answer.
+//! A health check of an endpoint: by the pool's own protocol and TLS, on a connection of its own, one question, one answer.
 //!
-//! The connection is closed afterwards. A check shows that an endpoint takes new connections too, which one that is kept
-//! would not. When to check is the control plane's to say ([`Plan`] has the times).
+//! The connection is kept for the next checks, and given up for a new one every few of them and whenever the standing of the
+//! endpoint may change: that it takes new connections is part of what a check shows. A kept one on which no answer comes says
+//! nothing of the endpoint, so the question is put again on a new one. When to check is the control plane's to say ([`Plan`] has
+//! the times).
 
 use std::fmt;
 use std::future::poll_fn;
@@ -16,11 +18,13 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body::Body;
 use http_body_util::Full;
+use hyper::client::conn::http2::SendRequest;
 use memchr::memmem;
 
 use crate::base::addr::EndpointAddr;
 use crate::base::clock;
 use crate::base::fault::Fault;
+use crate::base::name::EndpointId;
 use crate::dataplane::tls::Alpn;
 use crate::dataplane::upstream::connect::{self, Dialled};
 use crate::dataplane::upstream::draft::{Added, Draft};
@@ -109,20 +113,98 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Checks an endpoint; one that is known by name is asked at `addresses`, on the port of the plan if that has one. Dropping
-/// the future ends the check.
-///
-/// # Errors
-/// What is not as it should be.
-pub async fn check(endpoint: &Endpoint, mut addresses: Dials, plan: &Plan) -> Result<(), Failure> {
+/// Checks on one connection, before a new one is made.
+const CHECKS_A_CONNECTION: u32 = 10;
+
+/// How long the rest of an answer is waited for that was good without it, so that its connection can be kept.
+const REST_PATIENCE: Duration = Duration::from_millis(100);
+
+/// The connection of an endpoint's checks, between two of them.
+#[derive(Debug)]
+pub struct Kept {
+    talk: Talk,
+    /// Where it leads.
+    endpoint: EndpointId,
+    addresses: Dials,
+    checks: u32,
+}
+
+impl Kept {
+    /// Whether another check may be made on it.
+    fn is_fit(&mut self, endpoint: &Endpoint, addresses: &Dials) -> bool {
+        self.checks < CHECKS_A_CONNECTION
+            && self.endpoint == endpoint.id
+            && self.addresses == *addresses
+            && match &mut self.talk {
+                Talk::Http1(wire) => wire.is_quiet(),
+                Talk::Http2(sender) => !sender.is_closed(),
+            }
+    }
+}
+
+/// A connection, by what is spoken on it.
+#[derive(Debug)]
+enum Talk {
+    Http1(Wire),
+    Http2(SendRequest<Full<Bytes>>),
+}
+
+/// What a check has found, and its connection if that serves another one.
+pub type Checked = (Result<(), Failure>, Option<Box<Kept>>);
+
+/// Checks an endpoint, on the connection that was kept if that is still good; one that is known by name is asked at
+/// `addresses`, on the port of the plan if that has one. Dropping the future ends the check.
+pub async fn check(
+    endpoint: &Endpoint,
+    mut addresses: Dials,
+    plan: &Plan,
+    kept: Option<Box<Kept>>,
+) -> Checked {
     if let Some(port) = plan.port {
         for address in &mut addresses {
             address.set_port(port);
         }
     }
-    let asked = ask(endpoint, &addresses, plan);
-    let answered = tokio::time::timeout(plan.timeout, asked).await;
-    answered.unwrap_or(Err(Failure::Timeout))
+    let ends = clock::now() + plan.timeout;
+    let kept = kept.and_then(|mut kept| kept.is_fit(endpoint, &addresses).then_some(kept));
+    let checks = kept.as_ref().map_or(0, |kept| kept.checks);
+    if let Some(kept) = kept {
+        let asked = ask(endpoint, kept.talk, plan);
+        // A connection that leads nowhere any more is silent: half of the time is for a new one.
+        match tokio::time::timeout(plan.timeout / 2, asked).await {
+            Ok(Ok(talk)) => return (Ok(()), keep(talk, endpoint, addresses, checks + 1)),
+            Ok(Err(Failure::Fault(_))) | Err(_) => {}
+            Ok(Err(other)) => return (Err(other), None),
+        }
+    }
+    let asked = async {
+        let talk = dial(endpoint, &addresses, plan).await?;
+        match talk {
+            None => Ok(None),
+            Some(talk) => ask(endpoint, talk, plan).await,
+        }
+    };
+    match tokio::time::timeout_at(ends.into(), asked).await {
+        Ok(Ok(talk)) => (Ok(()), keep(talk, endpoint, addresses, 1)),
+        Ok(Err(failure)) => (Err(failure), None),
+        Err(_) => (Err(Failure::Timeout), None),
+    }
+}
+
+fn keep(
+    talk: Option<Talk>,
+    endpoint: &Endpoint,
+    addresses: Dials,
+    checks: u32,
+) -> Option<Box<Kept>> {
+    talk.map(|talk| {
+        Box::new(Kept {
+            talk,
+            endpoint: endpoint.id,
+            addresses,
+            checks,
+        })
+    })
 }
 
 /// The endpoint as it is checked on another port.
@@ -137,39 +219,67 @@ pub fn beside(endpoint: &Endpoint, port: u16) -> Endpoint {
     Endpoint::new(identity, endpoint.tls.clone())
 }
 
-async fn ask(endpoint: &Endpoint, addresses: &[SocketAddr], plan: &Plan) -> Result<(), Failure> {
+/// Makes a connection; `None` where that is all that is asked.
+async fn dial(
+    endpoint: &Endpoint,
+    addresses: &[SocketAddr],
+    plan: &Plan,
+) -> Result<Option<Talk>, Failure> {
     let dialled = connect::dial(endpoint, addresses, false, plan.timeout).await;
-    let dialled = dialled.map_err(|fault| match fault {
+    let Dialled { stream, protocol } = dialled.map_err(|fault| match fault {
         Fault::ConnectTimeout => Failure::Timeout,
         other => Failure::Fault(other),
     })?;
+    Ok(Some(match (&plan.question, protocol) {
+        (Question::Tcp, _) => return Ok(None),
+        (Question::Http(_) | Question::Grpc { .. }, Alpn::Http1) => {
+            let now = clock::now();
+            Talk::Http1(Wire {
+                stream,
+                born: now,
+                idle_since: now,
+                seen: None,
+                counted: None,
+            })
+        }
+        (Question::Http(_) | Question::Grpc { .. }, Alpn::H2) => {
+            let opened = http2::open(stream, HEADER_LIMIT).await;
+            let (sender, _) = opened.map_err(Failure::Fault)?;
+            Talk::Http2(sender)
+        }
+    }))
+}
+
+/// Puts the question; gives the connection back if it serves another one.
+async fn ask(endpoint: &Endpoint, talk: Talk, plan: &Plan) -> Result<Option<Talk>, Failure> {
     match &plan.question {
-        Question::Tcp => Ok(()),
+        Question::Tcp => Ok(None),
         Question::Http(question) => {
             let parts = question.request(endpoint);
-            let (status, body) = exchange(dialled, endpoint, parts, None).await?;
-            question.judge(status, body).await
+            let (status, mut coming) = exchange(talk, endpoint, parts, None).await?;
+            question.judge(status, &mut coming).await?;
+            Ok(coming.into_talk().await)
         }
         Question::Grpc { service } => {
             let parts = grpc_request(endpoint);
             let message = grpc_message(service);
-            let (status, body) = exchange(dialled, endpoint, parts, Some(message)).await?;
+            let (status, mut coming) = exchange(talk, endpoint, parts, Some(message)).await?;
             if status != StatusCode::OK {
                 return Err(Failure::Status(status));
             }
-            grpc_verdict(&read(body).await)
+            grpc_verdict(&read(&mut coming).await)?;
+            Ok(coming.into_talk().await)
         }
     }
 }
 
 /// Sends the request by whatever is spoken on the connection.
 async fn exchange(
-    dialled: Dialled,
+    talk: Talk,
     endpoint: &Endpoint,
     mut parts: Parts,
     message: Option<Bytes>,
 ) -> Result<(StatusCode, Coming), Failure> {
-    let Dialled { stream, protocol } = dialled;
     let mut body = message.map(Full::new);
     let draft = Draft {
         parts: &mut parts,
@@ -177,55 +287,62 @@ async fn exchange(
         body: &mut body,
         front: &mut None,
     };
-    match protocol {
-        Alpn::Http1 => {
-            let now = clock::now();
-            let wire = Wire {
-                stream,
-                born: now,
-                idle_since: now,
-                seen: None,
-                counted: None,
-            };
+    match talk {
+        Talk::Http1(wire) => {
             let answer = http1::exchange(wire, draft, HEADER_LIMIT, |_| {}).await;
             let answer = answer.map_err(|failure| Failure::Fault(failure.fault))?;
             let body = match answer.rest {
-                Rest::Whole(bytes, _) => Coming::Whole(bytes),
+                Rest::Whole(bytes, wire) => Coming::Whole(bytes, wire),
                 Rest::Flowing(flow) => Coming::Http1(flow),
                 Rest::Switched(..) => return Err(Failure::Fault(Fault::ResponseMalformed)),
             };
             Ok((answer.head.status, body))
         }
-        Alpn::H2 => {
+        Talk::Http2(mut sender) => {
             let scheme = match endpoint.tls {
                 Some(_) => Scheme::HTTPS,
                 None => Scheme::HTTP,
             };
-            let opened = http2::open(stream, HEADER_LIMIT).await;
-            let (mut sender, _) = opened.map_err(Failure::Fault)?;
             let response = http2::exchange(&mut sender, draft, scheme, false).await;
             let response = response.map_err(|failure| Failure::Fault(failure.fault))?;
             let (parts, body) = response.into_parts();
-            Ok((parts.status, Coming::Http2(body)))
+            Ok((parts.status, Coming::Http2(body, sender)))
         }
     }
 }
 
-/// The body of an answer.
+/// The body of an answer, and the connection that it comes on.
 enum Coming {
-    Whole(Bytes),
+    Whole(Bytes, Option<Wire>),
     Http1(Box<Flow<Full<Bytes>>>),
-    Http2(hyper::body::Incoming),
+    Http2(hyper::body::Incoming, SendRequest<Full<Bytes>>),
+}
+
+impl Coming {
+    /// The connection, if it serves another check: the rest of the answer is there soon, and not long.
+    async fn into_talk(mut self) -> Option<Talk> {
+        let rest = read(&mut self);
+        let read = tokio::time::timeout(REST_PATIENCE, rest).await;
+        let is_short = read.ok()?.len() < BODY_LIMIT;
+        let talk = match self {
+            Self::Whole(_, wire) => wire.map(Talk::Http1),
+            Self::Http1(mut flow) if flow.is_over() => flow.settle().map(Talk::Http1),
+            Self::Http1(_) => None,
+            Self::Http2(_, sender) => Some(Talk::Http2(sender)),
+        };
+        talk.filter(|_| is_short)
+    }
 }
 
 /// The front of a body, until it ends, breaks or is long enough.
-async fn read(mut coming: Coming) -> Bytes {
+async fn read(coming: &mut Coming) -> Bytes {
     let mut front = BytesMut::new();
     while front.len() < BODY_LIMIT {
-        let frame = match &mut coming {
-            Coming::Whole(bytes) => return std::mem::take(bytes),
+        let frame = match coming {
+            Coming::Whole(bytes, _) => return std::mem::take(bytes),
+            Coming::Http1(flow) if flow.is_over() => break,
             Coming::Http1(flow) => poll_fn(|cx| flow.poll_frame(cx)).await.and_then(Result::ok),
-            Coming::Http2(body) => poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx))
+            Coming::Http2(body, _) => poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx))
                 .await
                 .and_then(Result::ok),
         };
@@ -255,7 +372,7 @@ impl HttpQuestion {
         parts
     }
 
-    async fn judge(&self, status: StatusCode, body: Coming) -> Result<(), Failure> {
+    async fn judge(&self, status: StatusCode, body: &mut Coming) -> Result<(), Failure> {
         let mut statuses = self.statuses.iter();
         if !statuses.any(|range| range.contains(&status.as_u16())) {
             return Err(Failure::Status(status));

@@ -284,3 +284,62 @@ fn a_pool_in_panic_uses_endpoints_whose_checks_fail() {
         assert_eq!(statuses(&proxy, 10), [200; 10]);
     });
 }
+
+/// Whether the proxy tells that its only endpoint is healthy.
+fn is_healthy(proxy: &Proxy) -> bool {
+    let metrics = proxy.metrics();
+    let mut lines = metrics.lines();
+    let line = lines.find(|line| line.starts_with("lockgate_endpoint_healthy{"));
+    line.is_some_and(|line| line.ends_with(" 1"))
+}
+
+/// A pool of `@a`, whose checks fail at once, and the control socket.
+fn of_one(more: &str) -> String {
+    format!(
+        "admin: {{ address: unix:admin.sock }}\nroutes: [{{ pool: app }}]\npools: {{ app: {{ endpoints: [\"@a\"], {more} }} }}\n"
+    )
+}
+
+#[test]
+fn checks_keep_a_connection_and_make_a_new_one_after_ten() {
+    play(|| {
+        let a = backend::named("a");
+        let keys = of_one("health_check: { interval: 100ms }");
+        let _proxy = proxy::start(&keys, &[("a", &a)]);
+        let seen = a.wait("25 checks", |seen| seen.requests.len() >= 25);
+        assert_eq!(seen.connections, 3);
+        let clear = h2::backend(|_| h2::said("a", &[]));
+        let keys = of_one("protocol: h2, health_check: { interval: 100ms }");
+        let _proxy = proxy::start(&keys, &[("a", &clear)]);
+        let seen = clear.wait("25 checks", |seen| seen.requests.len() >= 25);
+        assert_eq!(seen.connections, 3);
+    });
+}
+
+#[test]
+fn a_kept_connection_that_is_dead_says_nothing_of_the_endpoint() {
+    play(|| {
+        let hangs_up = backend::closes_after(1);
+        let falls_silent = backend::script(|connection| {
+            connection.request();
+            connection.ok("first");
+            connection.request();
+            connection.until_closed();
+        });
+        let breaks = backend::script(|connection| {
+            connection.request();
+            connection.ok("first");
+            connection.request();
+            connection.hang_up();
+        });
+        for dead in [hangs_up, falls_silent, breaks] {
+            let keys = of_one("health_check: { interval: 200ms, fall: 1 }");
+            let proxy = proxy::start(&keys, &[("a", &dead)]);
+            dead.wait("a few checks", |seen| seen.connections >= 2);
+            for connections in 3..7 {
+                assert!(is_healthy(&proxy));
+                dead.wait("the next check", |seen| seen.connections >= connections);
+            }
+        }
+    });
+}
