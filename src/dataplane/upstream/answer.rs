@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::dataplane::upstream::client::{Home, StreamCount};
 use crate::dataplane::upstream::http1::Flow;
+use crate::dataplane::upstream::shelf::{Home, StreamCount};
 
 /// The body of an answer. Dropping one that is not whole closes an HTTP/1.1 connection, or resets the stream.
 #[derive(Debug)]

@@ -28,6 +28,7 @@ pub mod probe;
 pub mod queue;
 pub mod reach;
 pub mod retry;
+pub mod shelf;
 #[cfg(test)]
 mod simulation;
 pub mod split;
