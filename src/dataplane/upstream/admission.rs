@@ -398,6 +398,28 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_that_became_full_after_its_pick_is_waited_for() {
+        play(async {
+            let pool = pool(Balance::RoundRobin, &[1]);
+            let asker = Asker::at(now()).with_bounds(true);
+            let picked = pool.pick(&asker).unwrap();
+            let other = pool.admit(&asker).unwrap();
+            assert!(pool.enter_at(picked).is_none(), "another one was faster");
+            let mut place = pool.wait(PLAN, now()).unwrap();
+            let ends = async {
+                time::sleep(Duration::from_secs(1)).await;
+                assert_eq!((running(&pool), pool.waiting()), (1, 1));
+                drop(other);
+            };
+            let waits = waits_for(&pool, &mut place, &asker);
+            let ((member, in_flight), ()) = tokio::join!(waits, ends);
+            assert_eq!(member.endpoint.id, picked.endpoint.id);
+            drop(in_flight);
+            assert!(pool.enter_at(picked).is_some(), "there is room again");
+        });
+    }
+
+    #[test]
     fn a_full_pool_has_no_least_bad_endpoint_and_one_that_is_out_has() {
         let pool = pool(Balance::RoundRobin, &[1]);
         let asker = Asker::at(now()).with_bounds(true);
