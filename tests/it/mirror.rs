@@ -65,10 +65,12 @@ fn a_copy_is_what_the_original_is_and_its_answer_is_for_nobody() {
         let mut answers = vec![client.get("/plain?a=1"), client.post("/length", "hello")];
         answers.push(client.ask(
             "PUT /chunked HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\nCookie: a=b\r\n\
-             Expect: 100-continue\r\nX-Lockgate-Mirror: 1\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n",
+             Expect: 100-continue\r\nX-Lockgate-Mirror: 1\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\
+             X-Sum: 42\r\n\r\n",
         ));
         let mut other = h2::Client::connect(proxy.address());
-        let request = Request::post("http://app.test/h2").body(Pieces::of("hello", &[]));
+        let request =
+            Request::post("http://app.test/h2").body(Pieces::of("hello", &[("x-sum", "7")]));
         answers.push(other.ask(request.unwrap()));
         for answer in &answers {
             assert_eq!((answer.status(), answer.text()), (200, "api"));
@@ -80,6 +82,7 @@ fn a_copy_is_what_the_original_is_and_its_answer_is_for_nobody() {
             let copy = with_target(&copies, original.target());
             assert_eq!(copy.line, original.line);
             assert_eq!(copy.body, original.body);
+            assert_eq!(copy.trailers, original.trailers);
             assert_eq!(original.field("x-lockgate-mirror"), None);
             assert_eq!(copy.field("x-lockgate-mirror"), Some("1"));
             for name in ["host", "x-request-id", "x-forwarded-for", "via", "cookie"] {
@@ -88,6 +91,10 @@ fn a_copy_is_what_the_original_is_and_its_answer_is_for_nobody() {
         }
         assert_eq!(with_target(&copies, "/chunked").body, b"hello world");
         assert_eq!(with_target(&copies, "/h2").body, b"hello");
+        for (target, sum) in [("/chunked", "42"), ("/h2", "7")] {
+            let trailers = &with_target(&copies, target).trailers;
+            assert_eq!(*trailers, [("x-sum".to_owned(), sum.to_owned())]);
+        }
         let records = proxy.stop();
         assert_eq!(records.len(), 4);
         assert!(records.iter().all(|record| record["pool"] == "api"));

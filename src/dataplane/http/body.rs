@@ -93,7 +93,7 @@ impl http_body::Body for RequestSource {
                 BodyError(Fault::ClientGone)
             }),
             Self::Replayed(reader) => Pin::new(reader).poll_frame(cx),
-            Self::Kept(kept) => Poll::Ready(kept.take_next().map(|piece| Ok(Frame::data(piece)))),
+            Self::Kept(kept) => Poll::Ready(kept.take_next().map(Ok)),
         }
     }
 
@@ -228,8 +228,7 @@ impl Meter {
             return;
         };
         let is_kept = match frame {
-            // Trailers are not: a copy has its body alone.
-            Some(Ok(frame)) => frame.data_ref().is_none_or(|data| tap.take(data)),
+            Some(Ok(frame)) => tap.take(frame),
             Some(Err(_)) => false,
             None => true,
         };

@@ -15,8 +15,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::uri::Scheme;
-use http::{HeaderValue, Request, header};
-use http_body::{Body, SizeHint};
+use http::{HeaderMap, HeaderValue, Request, header};
+use http_body::{Body, Frame, SizeHint};
 use tokio::task::JoinSet;
 
 use crate::base::clock;
@@ -76,6 +76,8 @@ pub struct Kept {
     /// What was copied last.
     tail: BytesMut,
     bytes: usize,
+    /// What stood behind the body; the codec has limits for it.
+    trailers: Option<Box<HeaderMap>>,
 }
 
 /// Makes a copy of a request that is about to be sent.
@@ -201,9 +203,15 @@ impl Duplicate {
 }
 
 impl Tap {
-    /// Keeps a piece; `false` once the body is too long, and there will be no copy.
-    pub fn take(&mut self, piece: &Bytes) -> bool {
-        let is_kept = self.kept.take(piece);
+    /// Keeps what has come; `false` once the body is too long, and there will be no copy.
+    pub fn take(&mut self, frame: &Frame<Bytes>) -> bool {
+        let is_kept = match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(piece), _) => self.kept.take(piece),
+            (None, trailers) => {
+                self.kept.trailers = trailers.cloned().map(Box::new);
+                true
+            }
+        };
         if !is_kept {
             self.copy.slot.set(Ending::Body);
         }
@@ -242,22 +250,30 @@ impl Kept {
         }
     }
 
-    /// The next piece; `None` at the end.
-    pub fn take_next(&mut self) -> Option<Bytes> {
+    /// The next piece, and the trailers behind the last; `None` at the end.
+    pub fn take_next(&mut self) -> Option<Frame<Bytes>> {
         self.seal();
-        let piece = self.pieces.pop_front()?;
+        let Some(piece) = self.pieces.pop_front() else {
+            return self.trailers.take().map(|it| Frame::trailers(*it));
+        };
         self.bytes -= piece.len();
-        Some(piece)
+        Some(Frame::data(piece))
     }
 
     /// Whether nothing is left.
     pub fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.bytes == 0 && self.trailers.is_none()
     }
 
-    /// How much is left.
+    /// How much is left. With trailers no length is told: a body of a length has nothing behind it.
     pub fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes as u64)
+        let bytes = self.bytes as u64;
+        if self.trailers.is_none() {
+            return SizeHint::with_exact(bytes);
+        }
+        let mut hint = SizeHint::new();
+        hint.set_lower(bytes);
+        hint
     }
 }
 
@@ -275,8 +291,8 @@ mod tests {
         assert_eq!(kept.size_hint().exact(), Some(13 + PIECE_KEPT as u64));
         let mut all = Vec::new();
         let mut pieces = 0;
-        while let Some(piece) = kept.take_next() {
-            all.extend_from_slice(&piece);
+        while let Some(frame) = kept.take_next() {
+            all.extend_from_slice(frame.data_ref().unwrap());
             pieces += 1;
         }
         assert_eq!(pieces, 3, "small pieces that follow each other are one");
