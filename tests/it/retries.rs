@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::Request;
 use serde_json::Value;
 
-use crate::harness::backend::Backend;
+use crate::harness::backend::{Backend, Connection};
 use crate::harness::h2::{self, Pieces};
 use crate::harness::proxy::Proxy;
 use crate::harness::{backend, config, expect, play, proxy};
@@ -45,6 +45,51 @@ fn slow_at_times() -> Backend {
             connection.ok("first");
         }
     })
+}
+
+/// The same, but it answers there too, after a while.
+fn late_at_times() -> Backend {
+    backend::script(|connection| {
+        while let Some(request) = connection.request() {
+            if request.target() == "/slow" {
+                expect::after(Duration::from_millis(300));
+            }
+            connection.ok("first");
+        }
+    })
+}
+
+/// A PUT with this behind its first fields.
+fn put(rest: &str) -> String {
+    format!("PUT / HTTP/1.1\r\nHost: app.test\r\n{rest}")
+}
+
+/// A PUT of a body whose length is told.
+fn put_whole(body: &str) -> String {
+    put(&format!("Content-Length: {}\r\n\r\n{body}", body.len()))
+}
+
+/// A PUT of a body in chunks of so many bytes, with what stands behind the last.
+fn put_chunked(body: &str, bytes: usize, behind: &str) -> String {
+    let chunks = body.as_bytes().chunks(bytes).map(|chunk| {
+        let text = String::from_utf8_lossy(chunk);
+        format!("{:x}\r\n{text}\r\n", chunk.len())
+    });
+    let chunks: String = chunks.collect();
+    put(&format!(
+        "Transfer-Encoding: chunked\r\n\r\n{chunks}0\r\n{behind}\r\n"
+    ))
+}
+
+/// Reads a frame of HTTP/2, and gives its kind, its flags and its stream (RFC 9113 §4.1).
+fn frame(connection: &mut Connection) -> Option<(u8, u8, [u8; 4])> {
+    let (head, _) = connection.wire.exactly(9);
+    let [high, middle, low, kind, flags, a, b, c, d] = head[..] else {
+        return None;
+    };
+    let length = u32::from_be_bytes([0, high, middle, low]);
+    connection.wire.exactly(length as usize);
+    Some((kind, flags, [a, b, c, d]))
 }
 
 #[track_caller]
@@ -159,25 +204,12 @@ fn a_post_is_never_sent_twice_unless_the_route_says_that_it_may() {
 fn a_body_is_sent_again_byte_for_byte() {
     play(|| {
         let body = long(64 << 10);
-        let chunks: String = body
-            .as_bytes()
-            .chunks(5000)
-            .map(|chunk| {
-                format!(
-                    "{:x}\r\n{}\r\n",
-                    chunk.len(),
-                    String::from_utf8_lossy(chunk)
-                )
-            })
-            .collect();
-        let whole = format!("Content-Length: {}\r\n\r\n{body}", body.len());
-        let chunked = format!("Transfer-Encoding: chunked\r\n\r\n{chunks}0\r\nX-Sum: 7\r\n\r\n");
+        let requests = [put_whole(&body), put_chunked(&body, 5000, "X-Sum: 7\r\n")];
         for one in [breaks_off(), busy()] {
-            for rest in [&whole, &chunked] {
+            for request in &requests {
                 let other = backend::echo();
                 let proxy = one_then_other(&one, &other, "", "");
-                let request = format!("PUT / HTTP/1.1\r\nHost: app.test\r\n{rest}");
-                let answer = proxy.client().ask(&request);
+                let answer = proxy.client().ask(request);
                 assert_eq!(answer.status(), 200);
                 let seen = other.request();
                 assert!(seen.body == body.as_bytes(), "{} bytes", seen.body.len());
@@ -193,25 +225,21 @@ fn a_body_is_sent_again_byte_for_byte() {
 fn a_body_that_is_longer_than_what_is_kept_is_sent_once() {
     play(|| {
         let body = long((64 << 10) + 1);
-        let whole = format!("Content-Length: {}\r\n\r\n{body}", body.len());
-        let chunked = format!(
-            "Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
-            body.len()
-        );
-        for (rest, retry) in [
+        let whole = put_whole(&body);
+        let chunked = put_chunked(&body, body.len(), "");
+        for (request, retry) in [
             (&whole, ""),
             (&chunked, ""),
             (&whole, "retry: { replay: 0B }"),
         ] {
             let (one, other) = (breaks_off(), backend::echo());
             let proxy = one_then_other(&one, &other, retry, "");
-            let request = format!("PUT / HTTP/1.1\r\nHost: app.test\r\n{rest}");
-            assert_eq!(proxy.client().ask(&request).status(), 502);
+            assert_eq!(proxy.client().ask(request).status(), 502);
             assert_eq!(one.request().body.len(), body.len());
             assert!(other.seen().requests.is_empty());
             assert_record(&proxy.record(), 1, Some("response_missing"));
             let proxy = one_then_other(&one, &other, "retry: { replay: 128KiB }", "");
-            assert_eq!(proxy.client().ask(&request).status(), 200);
+            assert_eq!(proxy.client().ask(request).status(), 200);
             assert!(other.request().body == body.as_bytes());
         }
     });
@@ -391,22 +419,16 @@ fn resets_streams() -> Backend {
         connection.wire.exactly(24);
         connection.send(SETTINGS);
         let mut has_answered = false;
-        loop {
-            let (head, _) = connection.wire.exactly(9);
-            let [high, middle, low, kind, flags, stream @ ..] = &head[..] else {
-                return;
-            };
-            let length = u32::from_be_bytes([0, *high, *middle, *low]);
-            connection.wire.exactly(length as usize);
+        while let Some((kind, flags, stream)) = frame(connection) {
             match (kind, flags) {
                 (1, _) if has_answered => {
                     // RST_STREAM with INTERNAL_ERROR (RFC 9113 §6.4).
-                    connection.send([&[0, 0, 4, 3, 0], stream, &[0, 0, 0, 2]].concat());
+                    connection.send([&[0, 0, 4, 3, 0], &stream[..], &[0, 0, 0, 2]].concat());
                     connection.count(1);
                 }
                 (1, _) => {
                     // HEADERS with `:status: 200`, and nothing behind it.
-                    connection.send([&[0, 0, 1, 1, 5], stream, &[0x88]].concat());
+                    connection.send([&[0, 0, 1, 1, 5], &stream[..], &[0x88]].concat());
                     has_answered = true;
                 }
                 (4, 0) => drop(connection.send(SETTINGS_ACK)),
@@ -489,14 +511,7 @@ fn a_hedge_answers_in_the_place_of_a_slow_endpoint_which_is_left() {
 #[test]
 fn a_hedge_that_is_slower_than_the_first_attempt_is_cancelled() {
     play(|| {
-        let one = backend::script(|connection| {
-            while let Some(request) = connection.request() {
-                if request.target() == "/slow" {
-                    expect::after(Duration::from_millis(300));
-                }
-                connection.ok("first");
-            }
-        });
+        let one = late_at_times();
         let other = backend::stalls();
         let proxy = one_then_other(&one, &other, "retry: { hedge: true }", "");
         warm_up(&proxy);
@@ -511,14 +526,7 @@ fn a_hedge_that_is_slower_than_the_first_attempt_is_cancelled() {
 #[test]
 fn a_hedge_that_fails_costs_the_first_attempt_nothing() {
     play(|| {
-        let one = backend::script(|connection| {
-            while let Some(request) = connection.request() {
-                if request.target() == "/slow" {
-                    expect::after(Duration::from_millis(300));
-                }
-                connection.ok("first");
-            }
-        });
+        let one = late_at_times();
         for other in [busy(), breaks_off()] {
             let proxy = one_then_other(&one, &other, "retry: { hedge: true }", "");
             warm_up(&proxy);
@@ -552,13 +560,7 @@ fn over_http2_the_stream_of_a_hedged_attempt_is_reset() {
         // Takes everything and says nothing; counts the streams that are reset (RFC 9113 §6.4).
         let mute = backend::script(|connection| {
             connection.wire.exactly(24);
-            loop {
-                let (head, _) = connection.wire.exactly(9);
-                let [high, middle, low, kind, ..] = head[..] else {
-                    return;
-                };
-                let length = u32::from_be_bytes([0, high, middle, low]) as usize;
-                connection.wire.exactly(length);
+            while let Some((kind, _, _)) = frame(connection) {
                 connection.count(usize::from(kind == 3));
             }
         });
