@@ -56,6 +56,13 @@ pub enum Command {
     },
     /// Run the demonstration.
     Demo,
+    /// Turn the config of another proxy into ours.
+    Import {
+        /// Whose it is.
+        kind: Foreign,
+        /// The file.
+        file: PathBuf,
+    },
     /// Print the completions for a shell.
     Completions {
         /// The shell.
@@ -89,6 +96,15 @@ pub struct Which {
     /// Its control socket [default: the one in the config].
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub socket: Option<PathBuf>,
+}
+
+/// Proxies whose configs can be imported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Foreign {
+    /// nginx: its whole config, or the file of a site.
+    Nginx,
+    /// Caddy: a Caddyfile.
+    Caddyfile,
 }
 
 /// How errors are told.
@@ -215,6 +231,15 @@ enum Subcommands {
         #[command(flatten)]
         config: ConfigFile,
     },
+    /// Turn the config of another proxy into ours: the config on standard output, all that differs on standard error.
+    Import {
+        /// Whose it is.
+        #[arg(value_enum)]
+        kind: Foreign,
+        /// The file.
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
     /// Run a proxy before two small web backends, to see it work.
     Demo,
     /// Print completions for a shell.
@@ -254,6 +279,7 @@ impl From<Subcommands> for Command {
                 headers,
                 config,
             },
+            Subcommands::Import { kind, file } => Self::Import { kind, file },
             Subcommands::Demo => Self::Demo,
             Subcommands::Completions { shell } => Self::Completions { shell },
         }
@@ -323,6 +349,12 @@ mod tests {
                 config: config.clone(),
                 format,
             },
+        );
+        let file = "sites/shop.conf".into();
+        let kind = Foreign::Nginx;
+        check(
+            "lockgate import nginx sites/shop.conf",
+            &Command::Import { kind, file },
         );
         let explain = Command::Explain {
             method: "GET".into(),

@@ -9,4 +9,5 @@ pub mod config;
 pub mod controlplane;
 pub mod dataplane;
 pub mod demo;
+pub mod import;
 pub mod telemetry;

@@ -308,6 +308,40 @@ fn completions_are_printed() {
 }
 
 #[test]
+fn a_config_of_nginx_is_imported_with_what_it_includes() {
+    let folder = folder("");
+    let site = "server { listen 8080; location / { proxy_pass http://127.0.0.1:1; gzip on; } }";
+    fs::create_dir(folder.path().join("sites")).unwrap();
+    fs::write(folder.path().join("sites/a.conf"), site).unwrap();
+    fs::write(
+        folder.path().join("nginx.conf"),
+        "http { include sites/*.conf; }",
+    )
+    .unwrap();
+    let output = lockgate(&["import", "nginx", "nginx.conf"], folder.path());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let told = stderr(&output);
+    assert!(
+        told.contains("sites/a.conf:1: missing: gzip on: "),
+        "{told}"
+    );
+    fs::write(folder.path().join("proxy.yaml"), stdout(&output)).unwrap();
+    let checked = lockgate(&["check"], folder.path());
+    assert!(checked.status.success(), "{}", stdout(&checked));
+
+    fs::write(folder.path().join("Caddyfile"), "example.com {\n").unwrap();
+    for file in ["Caddyfile", "nowhere"] {
+        let output = lockgate(&["import", "caddyfile", file], folder.path());
+        assert_eq!(output.status.code(), Some(1));
+        assert!(
+            stderr(&output).starts_with(&format!("lockgate: {file}:1: ")),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
 fn explain_tells_shares_and_where_copies_go() {
     let folder = folder(
         "

@@ -20,6 +20,7 @@ use lockgate::controlplane::reload::in_force::InForce;
 use lockgate::controlplane::reload::load::Environment;
 use lockgate::controlplane::reload::rehearse;
 use lockgate::controlplane::reload::sites::Taken;
+use lockgate::import;
 use proptest::prelude::*;
 
 fn root() -> &'static Path {
@@ -455,12 +456,70 @@ fn check_places(text: &str) {
 
 const VALID: &str = include_str!("config/everything.yaml");
 
+/// `tests/import/<name>.conf` is of nginx, `<name>.caddy` a Caddyfile; `<name>.expected` is our config and the report.
+#[test]
+fn configs_of_others_become_ours_or_are_told() {
+    let folder = root().join("tests/import");
+    let mut files: Vec<PathBuf> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|file| {
+            file.extension()
+                .is_some_and(|extension| extension != "expected")
+        })
+        .collect();
+    files.sort();
+    assert!(files.len() >= 20, "{}", files.len());
+    let include = |_: &str| Err("there is no such file".to_owned());
+    let mut stale = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let is_nginx = name.ends_with(".conf");
+        let read = if is_nginx {
+            import::nginx
+        } else {
+            import::caddyfile
+        };
+        let found = match read(name, &text, &include) {
+            Ok(imported) => {
+                let errors = parse(&Source::new(&file, &imported.yaml), &env).err();
+                let shown = errors
+                    .map(|errors| error::render(&errors, false))
+                    .unwrap_or_default();
+                // What is imported is a config, but for certificates that nobody named.
+                let is_whole = shown.is_empty();
+                assert!(is_whole, "{name}\n{}\n{shown}", imported.yaml);
+                let notes = imported.notes.iter().map(|note| format!("# {note}\n"));
+                imported.yaml.clone() + "\n" + &notes.collect::<String>()
+            }
+            Err(error) => format!("# {error}\n"),
+        };
+        stale.extend(check(&file.with_extension("expected"), &found).err());
+    }
+    assert!(stale.is_empty(), "{}", stale.join("\n"));
+}
+
+/// What configs of other proxies are made of, between bars.
+const FOREIGN: &str = r#"server| |{|}|;|
+|listen |443 ssl|location |/a|~ |^/(|proxy_pass |http://|a|$host|return |301 |https://$host$request_uri|if |($host = a)|upstream |hash |"|'|\|#|rewrite |add_header |x |import |handle_path |/*|@a |path |header |-|reverse_proxy |h2c://|tls |redir |respond |(a)|{args[0]}|:80|*|unix:|http |server_name |é"#;
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 256,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
+
+    /// Whatever the text of another proxy's config, importing it comes to an end, and gives a config or an error.
+    #[test]
+    fn imports_take_any_text(parts in prop::collection::vec(prop::sample::select(FOREIGN.split('|').collect::<Vec<_>>()), 0..60)) {
+        let text: String = parts.concat();
+        let include = |_: &str| Err("there is no such file".to_owned());
+        for imported in [import::nginx("x", &text, &include), import::caddyfile("x", &text, &include)].into_iter().flatten() {
+            prop_assert!(imported.yaml.starts_with("# Imported from "));
+        }
+    }
 
     #[test]
     fn any_text_is_read_or_refused_at_a_place_in_it(

@@ -48,6 +48,7 @@ const MAY_IMPORT: &str = "
 
     cli:                        base config
     demo:                       base config
+    import:                     nothing
     app:                        everything
     main:                       app cli
     lib:                        nothing

@@ -16,9 +16,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::control::{self, Told};
+use super::foreign;
 use super::{App, Options, Origin, StartError};
 use crate::base::clock;
-use crate::cli::{self, Command, Format, Invocation, Run};
+use crate::cli::{self, Command, Foreign, Format, Invocation, Run};
 use crate::config::error::{self, ConfigError};
 use crate::config::schema;
 use crate::controlplane::explain::{self, Question, Written};
@@ -50,6 +51,7 @@ pub fn execute(invocation: Invocation) -> ExitCode {
             headers,
             config,
         } => explain(&config, &method, &url, &headers),
+        Command::Import { kind, file } => import(kind, &file),
         Command::Completions { shell } => print(&String::from_utf8_lossy(&cli::completions(shell))),
     }
 }
@@ -197,6 +199,17 @@ impl Signals {
         } else {
             app.drain();
         }
+    }
+}
+
+fn import(kind: Foreign, file: &Path) -> ExitCode {
+    match foreign::import(kind, file) {
+        Ok(imported) => {
+            let lines = imported.notes.iter().map(|note| format!("{note}\n"));
+            say(&lines.collect::<String>());
+            print(&imported.yaml)
+        }
+        Err(error) => fail(&error),
     }
 }
 

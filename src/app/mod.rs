@@ -6,6 +6,7 @@
 
 pub mod command;
 mod control;
+mod foreign;
 mod plane;
 
 use std::future::Future;
