@@ -119,6 +119,9 @@ section! {
     ClientAuth as "client authentication" (Keys) {
         /// The PEM file of the authorities that client certificates are verified against.
         ca: FilePath, required;
+        /// The PEM files of the authorities' revocation lists (CRLs), one or more. With them, a certificate is good only if a list
+        /// that is not overdue says so of it and of each one between it and `ca`.
+        crl: OneOrMore<FilePath>, optional "no certificate is taken for revoked";
         /// Whether a client without a certificate is let in.
         mode: ClientAuthMode, default "required";
     }

@@ -43,6 +43,8 @@ pub struct Certificate {
 pub struct ClientAuth {
     /// PEM file of the authorities that client certificates are verified against.
     pub ca: PathBuf,
+    /// PEM files of revocation lists; empty: nobody is revoked.
+    pub crl: Vec<PathBuf>,
     /// Whether a client without a certificate is let in.
     pub mode: ClientAuthMode,
 }

@@ -131,6 +131,50 @@ fn a_client_certificate_may_be_optional() {
 }
 
 #[test]
+fn a_certificate_that_is_revoked_by_a_reload_is_turned_away_and_resumes_nothing() {
+    play(|| {
+        let certs = two_sites().client("alice").client("bob");
+        certs.revoke(&[]);
+        let backend = backend::echo();
+        let auth = "client_auth: { ca: @certs/ca.pem, crl: @certs/crl.pem }";
+        let proxy = start(&certs, &backend, auth, "");
+        let (alice, bob) = (
+            certs.showing("alice", &["http/1.1"]),
+            certs.showing("bob", &["http/1.1"]),
+        );
+        let comes_in = |config: &Arc<ClientConfig>| {
+            let client = Client::try_tls(proxy.address(), config, "app.test");
+            client.is_ok_and(|mut client| {
+                client.send("GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n");
+                let mut text = Vec::new();
+                // Whatever comes before the end: nothing, for whoever is turned away.
+                client.wire.stream().read_to_end(&mut text).ok();
+                text.starts_with(b"HTTP/1.1 200")
+            })
+        };
+        for config in [&alice, &alice, &bob] {
+            assert!(comes_in(config));
+        }
+        certs.revoke(&["alice"]);
+        let outcome = proxy.app().reload().unwrap();
+        assert!(outcome.is_good() && outcome.version == 2, "{outcome:?}");
+        assert!(!comes_in(&alice));
+        assert!(comes_in(&bob));
+        let records = proxy.records(5);
+        assert_eq!(records[3]["fault"], "handshake_failed");
+
+        // A list that cannot be read changes nothing, and alice stays out.
+        std::fs::write(certs.folder().join("crl.pem"), "").unwrap();
+        assert!(!proxy.app().reload().unwrap().is_good());
+        assert!(!comes_in(&alice) && comes_in(&bob));
+        // And one in which she is no more lets her in again.
+        certs.revoke(&["bob"]);
+        assert!(proxy.app().reload().unwrap().is_good());
+        assert!(comes_in(&alice) && !comes_in(&bob));
+    });
+}
+
+#[test]
 fn plain_http_on_a_tls_port_is_told_so() {
     play(|| {
         let (certs, backend) = (two_sites(), backend::echo());

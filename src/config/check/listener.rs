@@ -50,6 +50,13 @@ fn tls(keys: &keys::Tls, folder: Folder<'_>) -> Option<Tls> {
     let client_auth = keys.client_auth.as_ref().and_then(|at| {
         Some(ClientAuth {
             ca: folder.file(at.value.ca.as_ref()?),
+            crl: at
+                .value
+                .crl
+                .iter()
+                .flat_map(|at| &at.value.0)
+                .map(|at| folder.file(at))
+                .collect(),
             mode: at.value.mode.value,
         })
     });

@@ -94,7 +94,7 @@ fn server_plan(
     }
     let authority = match authority {
         None => None,
-        Some(authority) => Some(authority.read(path, errors)?),
+        Some(authority) => Some(authority.read(path, identities.materials.outside.now, errors)?),
     };
     let table = CertTable::new(certificates);
     match ServerPlan::new(table, authority.as_ref(), previous.map(AsRef::as_ref)) {
@@ -194,6 +194,7 @@ impl<'a> Unread<'a> {
 struct Authority<'a> {
     auth: &'a ClientAuth,
     pem: &'a [u8],
+    lists: Vec<&'a [u8]>,
 }
 
 impl<'a> Authority<'a> {
@@ -203,16 +204,52 @@ impl<'a> Authority<'a> {
         materials: &Materials<'a>,
         errors: &mut Errors<'_>,
     ) -> Option<Self> {
-        let pem = errors.bytes(materials, &auth.ca, &format!("{path}.client_auth.ca"))?;
-        Some(Self { auth, pem })
+        let pem = errors.bytes(materials, &auth.ca, &format!("{path}.client_auth.ca"));
+        let lists =
+            auth.crl.iter().enumerate().map(|(index, file)| {
+                errors.bytes(materials, file, &Self::place(auth, path, index))
+            });
+        // Collected first, so that every file is looked at.
+        let lists: Vec<_> = lists.collect();
+        Some(Self {
+            auth,
+            pem: pem?,
+            lists: lists.into_iter().collect::<Option<_>>()?,
+        })
     }
 
     fn digest(&self) -> Digest {
-        ClientAuthority::digest_of(self.pem, self.is_required())
+        ClientAuthority::digest_of(self.pem, &self.lists, self.is_required())
     }
 
-    fn read(&self, path: &str, errors: &mut Errors<'_>) -> Option<ClientAuthority> {
-        let read: Result<_, MaterialError> = ClientAuthority::new(self.pem, self.is_required());
+    /// Where the file of revocation lists with this number is named: one may stand without a list around it.
+    fn place(auth: &ClientAuth, path: &str, index: usize) -> String {
+        match auth.crl.len() {
+            1 => format!("{path}.client_auth.crl"),
+            _ => format!("{path}.client_auth.crl[{index}]"),
+        }
+    }
+
+    fn read(
+        &self,
+        path: &str,
+        now: SystemTime,
+        errors: &mut Errors<'_>,
+    ) -> Option<ClientAuthority> {
+        let mut are_good = true;
+        for (index, (file, list)) in self.auth.crl.iter().zip(&self.lists).enumerate() {
+            if let Err(error) = ClientAuthority::check_lists(list, now) {
+                let message = format!("{}: {error}", file.display());
+                let place = Self::place(self.auth, path, index);
+                errors.add(&place, &message, Some(error.help()));
+                are_good = false;
+            }
+        }
+        if !are_good {
+            return None;
+        }
+        let read: Result<_, MaterialError> =
+            ClientAuthority::new(self.pem, &self.lists, self.is_required());
         read.inspect_err(|error| {
             let message = format!("{}: {error}", self.auth.ca.display());
             errors.add(

@@ -261,6 +261,7 @@ pub fn files_of<'a>(
         }
         if let Some(auth) = &tls.client_auth {
             add(&auth.ca);
+            auth.crl.iter().for_each(&mut add);
         }
     }
     for pool in pools {

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use rustls::ServerConfig;
+use rustls::pki_types::UnixTime;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     Accepted, Acceptor, ClientHello, NoServerSessionStorage, WebPkiClientVerifier,
 };
@@ -38,6 +40,8 @@ pub struct ServerPlan {
     certs: Arc<CertTable>,
     tickets: Arc<TicketKeys>,
     client_auth: Option<Digest>,
+    /// Verifies clients that resume.
+    pub(super) recheck: Option<Arc<dyn ClientCertVerifier>>,
     digest: Digest,
 }
 
@@ -91,6 +95,7 @@ impl ServerPlan {
             certs,
             tickets,
             client_auth: auth_digest,
+            recheck: client_auth.and_then(ClientAuthority::recheck),
             digest,
         })
     }
@@ -200,6 +205,11 @@ pub async fn accept(
         .await
         .map_err(|error| AcceptError::Failed(reason(&error)))?;
     let session = Session::of(stream.get_ref().1).map_err(AcceptError::Failed)?;
+    if session.resumed
+        && let Some(verifier) = &plan.recheck
+    {
+        verify_again(verifier.as_ref(), stream.get_ref().1).map_err(AcceptError::Failed)?;
+    }
     Ok((Stream::Server(Box::new(stream)), session))
 }
 
@@ -223,6 +233,21 @@ impl Session {
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         })
     }
+}
+
+/// Verifies a client's certificate as if it had shown it now: lists of revoked certificates end in service, and a ticket made
+/// before must not do without them.
+fn verify_again(
+    verifier: &dyn ClientCertVerifier,
+    connection: &ServerConnection,
+) -> Result<(), String> {
+    let Some([leaf, others @ ..]) = connection.peer_certificates() else {
+        return Ok(());
+    };
+    verifier
+        .verify_client_cert(leaf, others, UnixTime::now())
+        .map(drop)
+        .map_err(|error| format!("the session is not resumed: {error}"))
 }
 
 enum HelloError {

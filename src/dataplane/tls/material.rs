@@ -49,6 +49,12 @@ pub enum MaterialError {
     Expired(SystemTime),
     /// The leaf certificate's time begins at this date.
     NotYetValid(SystemTime),
+    /// No revocation list, but sections of these kinds.
+    NoRevocationList(Vec<String>),
+    /// A revocation list that cannot be read, or of a kind that cannot be checked against.
+    BadRevocationList(String),
+    /// A revocation list's next issue was due at this date.
+    RevocationListExpired(SystemTime),
     /// The operating system has no authorities, and why.
     NoSystemRoots(String),
     /// The TLS library refuses the combination.
@@ -70,6 +76,9 @@ impl MaterialError {
             | Self::LeafNotFirst(_)
             | Self::Expired(_)
             | Self::NotYetValid(_)
+            | Self::NoRevocationList(_)
+            | Self::BadRevocationList(_)
+            | Self::RevocationListExpired(_)
             | Self::NoSystemRoots(_)
             | Self::Refused(_) => Part::Certificate,
         }
@@ -107,6 +116,15 @@ impl MaterialError {
             }
             Self::Expired(_) => "renew the certificate",
             Self::NotYetValid(_) => "wait for that date, or check the clock of this machine",
+            Self::NoRevocationList(_) => {
+                "give the authority's revocation list as PEM: `openssl crl -inform der -in list.crl -out list.pem`"
+            }
+            Self::BadRevocationList(_) => {
+                "look at it with `openssl crl -text`; it has to be a whole list (no delta) with a `Next Update`"
+            }
+            Self::RevocationListExpired(_) => {
+                "fetch the authority's newest list; as long as there is none, nobody can tell who is revoked"
+            }
             Self::NoSystemRoots(_) => {
                 "install the system's CA certificates (package `ca-certificates`), or name a file with `ca`"
             }
@@ -138,6 +156,19 @@ impl fmt::Display for MaterialError {
             Self::Expired(date) => write!(out, "the certificate expired at {}", show(*date)),
             Self::NotYetValid(date) => {
                 write!(out, "the certificate is not valid before {}", show(*date))
+            }
+            Self::NoRevocationList(found) => {
+                write!(
+                    out,
+                    "no revocation list in the file, only {}",
+                    found.join(", ")
+                )
+            }
+            Self::BadRevocationList(detail) => {
+                write!(out, "the revocation list cannot be used: {detail}")
+            }
+            Self::RevocationListExpired(date) => {
+                write!(out, "the revocation list expired at {}", show(*date))
             }
             Self::NoSystemRoots(detail) => {
                 write!(out, "no authorities found in the operating system{detail}")

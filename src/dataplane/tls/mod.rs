@@ -5,7 +5,7 @@
 //! Every rustls call of the project is in this room, and no rustls type leaves it but inside a `Stream`.
 //!
 //! What is not here: deadlines (the caller puts one around each handshake), files (the caller brings bytes),
-//! 0-RTT (replay is not worth a round trip), revocation lists.
+//! 0-RTT (replay is not worth a round trip), OCSP.
 
 pub mod acceptor;
 pub mod certs;

@@ -3,7 +3,7 @@
 //! Pure. Called for everything that operators name in a config file. The crate below passes over sections it does
 //! not know, so the labels are also read here: an error can then name what the file holds instead.
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls_pemfile::{Error, Item, read_one_from_slice};
 
 use super::material::{MaterialError, Part};
@@ -23,6 +23,25 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Material
         return Err(MaterialError::NoCertificate(labels(pem)));
     }
     Ok(certificates)
+}
+
+/// Reads every revocation list; other sections are passed over.
+///
+/// # Errors
+/// When there is none, or a section is broken.
+pub fn revocation_lists(
+    pem: &[u8],
+) -> Result<Vec<CertificateRevocationListDer<'static>>, MaterialError> {
+    let mut lists = Vec::new();
+    for item in items(pem, Part::Certificate)? {
+        if let Item::Crl(list) = item {
+            lists.push(list);
+        }
+    }
+    if lists.is_empty() {
+        return Err(MaterialError::NoRevocationList(labels(pem)));
+    }
+    Ok(lists)
 }
 
 /// Reads the private key: PKCS #8, PKCS #1 or SEC 1; sections that are not keys are passed over.
@@ -168,6 +187,18 @@ mod tests {
         check_key(
             &section("CERTIFICATE"),
             &MaterialError::NoKey(vec!["CERTIFICATE".to_owned()]),
+        );
+    }
+
+    #[test]
+    fn revocation_lists_are_found_among_other_sections_and_missed_where_there_is_none() {
+        let pem = section("CERTIFICATE") + &section("X509 CRL") + &section("X509 CRL");
+        assert_eq!(revocation_lists(pem.as_bytes()).unwrap().len(), 2);
+        assert_eq!(
+            revocation_lists(section("CERTIFICATE").as_bytes()),
+            Err(MaterialError::NoRevocationList(vec![
+                "CERTIFICATE".to_owned()
+            ]))
         );
     }
 

@@ -1,8 +1,9 @@
 //! Certificates, made per run, for the tests of this room.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
-    PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    DistinguishedName, DnType, IsCa, KeyIdMethod, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
+    PKCS_RSA_SHA256, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 
 /// A kind of key.
@@ -56,6 +57,25 @@ impl Authority {
 
     pub(super) fn pem(&self) -> String {
         self.issuer.pem()
+    }
+
+    /// A list, in PEM, of the certificates that it has revoked by their numbers; the next one is due in a year.
+    pub(super) fn revoking(&self, numbers: &[u64], next: i32) -> String {
+        let revoked = numbers.iter().map(|&number| RevokedCertParams {
+            serial_number: SerialNumber::from(number),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(next, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
     pub(super) fn issue(

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber,
+    date_time_ymd,
 };
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
@@ -14,6 +16,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tempfile::TempDir;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
 /// An authority and a folder with its certificate in `ca.pem`. Shows itself as the path of the folder.
 pub struct Certs {
@@ -70,6 +74,33 @@ impl Certs {
             ExtendedKeyUsagePurpose::ClientAuth,
         );
         self
+    }
+
+    /// Writes `crl.pem`, in which the certificates in these files are revoked.
+    pub fn revoke(&self, files: &[&str]) {
+        let revoked = files.iter().map(|file| {
+            let leaf = self.leaf(file);
+            let (_, leaf) = X509Certificate::from_der(&leaf).unwrap();
+            RevokedCertParams {
+                serial_number: SerialNumber::from_slice(leaf.raw_serial()),
+                revocation_time: date_time_ymd(2020, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2099, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.issuer).unwrap().pem().unwrap();
+        // Put in place whole: the proxy may look at any moment.
+        let made = self.folder.path().join("crl.made");
+        fs::write(&made, list).unwrap();
+        fs::rename(made, self.folder.path().join("crl.pem")).unwrap();
     }
 
     /// Writes a certificate and its key to a folder.

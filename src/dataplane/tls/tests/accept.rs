@@ -291,6 +291,6 @@ fn plans_of_equal_inputs_have_equal_digests() {
     );
     assert_ne!(one, plan(&[&a, &b], None, None).digest());
     let raw = |made: &Made| Identity::digest_of(made.cert.as_bytes(), made.key.as_bytes());
-    let auth = ClientAuthority::digest_of(authority.pem().as_bytes(), true);
+    let auth = ClientAuthority::digest_of(authority.pem().as_bytes(), &[], true);
     assert_eq!(one, ServerPlan::digest_of([raw(&a), raw(&b)], Some(auth)));
 }

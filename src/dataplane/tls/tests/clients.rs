@@ -77,6 +77,7 @@ async fn a_session_is_not_resumed_when_client_authentication_differs() {
     );
     let both = ClientAuthority::new(
         (people.pem() + &Authority::new("more").pem()).as_bytes(),
+        &[],
         true,
     )
     .unwrap();

@@ -3,6 +3,7 @@
 mod accept;
 mod clients;
 mod connect;
+mod revoked;
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -40,7 +41,23 @@ fn plan(
 }
 
 fn client_authority(authority: &Authority, required: bool) -> ClientAuthority {
-    ClientAuthority::new(authority.pem().as_bytes(), required).unwrap()
+    ClientAuthority::new(authority.pem().as_bytes(), &[], required).unwrap()
+}
+
+/// An authority of clients that has revoked these numbers, with the year in which its next list is due.
+fn revoking(authority: &Authority, numbers: &[u64], next: i32) -> ClientAuthority {
+    let list = authority.revoking(numbers, next);
+    ClientAuthority::new(authority.pem().as_bytes(), &[list.as_bytes()], true).unwrap()
+}
+
+/// The certificate of a client with this number.
+fn numbered(authority: &Authority, number: u64) -> Made {
+    authority.issue(Kind::Ecdsa, &[], |params| {
+        params.serial_number = Some(number.into());
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, format!("client {number}"));
+    })
 }
 
 fn alice(authority: &Authority) -> Made {
