@@ -123,7 +123,7 @@ fn compiled(folder: &TempDir, origin: SocketAddr, kind: Kind) -> (Snapshot, Root
     let file = folder.path().join("proxy.yaml");
     fs::write(&file, &text).expect("the folder is ours");
     let source = Source::new(file, &text);
-    let named = |file: &str, text: String| (folder.path().join(file), Ok(text.into_bytes()));
+    let named = |file: &str, text: String| (folder.path().join(file), Ok(text.into_bytes().into()));
     let files: Files = [named("cert.pem", cert), named("key.pem", key)].into();
     let snapshot = configs::compile(&configs::parse(&source), &source, &files);
     let mut roots = RootCertStore::empty();

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::secret::Secret;
+
 /// The keys of one listener's tickets, newest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TicketSecrets {
@@ -21,7 +23,7 @@ pub struct TicketSecret {
     /// What a ticket names it by.
     pub name: [u8; 16],
     /// The key itself.
-    pub key: [u8; 32],
+    pub key: Secret,
     /// How old it is.
     pub age: Duration,
 }

@@ -24,7 +24,7 @@ use std::time::SystemTime;
 
 use crate::base::fault::Fault;
 use crate::base::name::{PoolName, SiteName};
-use crate::base::secret::Secret;
+use crate::base::secret::{Secret, SecretBytes};
 use crate::config::Config;
 use crate::config::error::{ConfigError, Source};
 use crate::config::listener::Listener;
@@ -38,8 +38,8 @@ use crate::dataplane::upstream::sticky;
 
 use self::answers::{Answers, Question};
 
-/// Files, each with its bytes or why it cannot be read.
-pub type Files = BTreeMap<PathBuf, io::Result<Vec<u8>>>;
+/// Files, each with its bytes or why it cannot be read. Some hold keys.
+pub type Files = BTreeMap<PathBuf, io::Result<SecretBytes>>;
 
 /// Errors told at a time.
 const ERRORS_LIMIT: usize = 100;

@@ -20,7 +20,7 @@ use crate::dataplane::upstream::pool::Pool;
 
 /// A world of files and names, in which configs are compiled one after the other.
 struct World {
-    files: BTreeMap<PathBuf, io::Result<Vec<u8>>>,
+    files: super::Files,
     answers: Answers,
     now: SystemTime,
     current: Option<(Config, Snapshot)>,
@@ -53,8 +53,10 @@ impl World {
     }
 
     fn write(&mut self, file: &str, text: &str) {
-        self.files
-            .insert(PathBuf::from("/cfg").join(file), Ok(text.into()));
+        self.files.insert(
+            PathBuf::from("/cfg").join(file),
+            Ok(text.as_bytes().to_vec().into()),
+        );
     }
 
     fn resolves(&mut self, name: &str, addresses: &[&str]) {

@@ -5,7 +5,7 @@
 //! byte; then words, a line each.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -18,9 +18,10 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
 
-use crate::base::secret::Secret;
+use crate::base::secret::{Secret, SecretBytes, SecretText};
 use crate::base::ticket::{TicketSecret, TicketSecrets};
 
 /// The variable that tells a new process which one started it: descriptors are taken from that one alone.
@@ -30,8 +31,11 @@ pub const PREDECESSOR: &str = "LOCKGATE_PREDECESSOR";
 const FORM: u32 = 1;
 
 /// Bytes of the state, and of a word, at most.
-const STATE_LIMIT: u64 = 64 << 20;
-pub(super) const WORD_LIMIT: u64 = 64 << 10;
+const STATE_LIMIT: usize = 64 << 20;
+pub(super) const WORD_LIMIT: usize = 64 << 10;
+
+/// Bytes that are read at a time.
+const PIECE: usize = 16 << 10;
 
 /// What the old process leaves besides sockets.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -44,7 +48,7 @@ pub(super) struct State {
     tickets: Vec<Tickets>,
     /// What the keys of sessions are made of.
     #[serde(default)]
-    sessions: Option<String>,
+    sessions: Option<Hidden>,
     /// The path of the access log whose descriptor comes with this.
     #[serde(default)]
     pub(super) access_log: Option<PathBuf>,
@@ -64,8 +68,38 @@ struct Tickets {
 #[derive(Debug, Serialize, Deserialize)]
 struct Key {
     name: String,
-    key: String,
+    key: Hidden,
     age_ms: u64,
+}
+
+/// A secret in the text: wiped, and shown by no log.
+#[derive(Debug)]
+struct Hidden(SecretText);
+
+impl Hidden {
+    fn new(secret: &Secret) -> Self {
+        Self(BASE64.encode(secret.bytes()).into())
+    }
+
+    fn read(&self) -> Option<Secret> {
+        let bytes = Zeroizing::new(BASE64.decode(self.0.as_str()).ok()?);
+        Secret::made(|secret| {
+            *secret = bytes.as_slice().try_into().ok()?;
+            Some(())
+        })
+    }
+}
+
+impl Serialize for Hidden {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.0.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Hidden {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Ok(Self(String::deserialize(from)?.into()))
+    }
 }
 
 /// What is said after that.
@@ -100,7 +134,7 @@ impl State {
             form: FORM,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             tickets: tickets.collect(),
-            sessions: sessions.map(|secret| BASE64.encode(secret.bytes())),
+            sessions: sessions.map(Hidden::new),
             access_log,
             owns_control,
         }
@@ -122,11 +156,11 @@ impl State {
 
     /// What the keys of sessions are made of, if it makes sense.
     pub(super) fn sessions(&self) -> Option<Secret> {
-        bytes(self.sessions.as_ref()?).map(Secret::new)
+        self.sessions.as_ref()?.read()
     }
 
     /// The line that is sent.
-    pub(super) fn line(&self) -> io::Result<Vec<u8>> {
+    pub(super) fn line(&self) -> io::Result<Zeroizing<Vec<u8>>> {
         line(self)
     }
 }
@@ -135,7 +169,7 @@ impl Key {
     fn new(secret: &TicketSecret) -> Self {
         Self {
             name: BASE64.encode(secret.name),
-            key: BASE64.encode(secret.key),
+            key: Hidden::new(&secret.key),
             age_ms: u64::try_from(secret.age.as_millis()).unwrap_or(u64::MAX),
         }
     }
@@ -143,7 +177,7 @@ impl Key {
     fn read(&self) -> Option<TicketSecret> {
         Some(TicketSecret {
             name: bytes(&self.name)?,
-            key: bytes(&self.key)?,
+            key: self.key.read()?,
             age: Duration::from_millis(self.age_ms),
         })
     }
@@ -151,7 +185,7 @@ impl Key {
 
 impl Word {
     /// The line that is sent.
-    pub(super) fn line(&self) -> io::Result<Vec<u8>> {
+    pub(super) fn line(&self) -> io::Result<Zeroizing<Vec<u8>>> {
         line(self)
     }
 
@@ -161,10 +195,28 @@ impl Word {
     }
 }
 
-fn line(value: &impl Serialize) -> io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(value).map_err(invalid)?;
+/// The line is written into as much room as it takes: one that grows would leave its beginning, and so a key, where it was.
+fn line(value: &impl Serialize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, value).map_err(invalid)?;
+    let mut line = Zeroizing::new(Vec::with_capacity(length.0 + 1));
+    serde_json::to_writer(&mut *line, value).map_err(invalid)?;
     line.push(b'\n');
     Ok(line)
+}
+
+/// Counts what is written.
+struct Length(usize);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
@@ -224,7 +276,9 @@ fn read_first(channel: &UnixStream) -> io::Result<(u8, Option<OwnedFd>)> {
 /// The new side of the pair.
 #[derive(Debug)]
 pub(super) struct Channel {
-    stream: BufReader<UnixStream>,
+    stream: UnixStream,
+    /// What was read beyond the last line.
+    read: SecretBytes,
 }
 
 impl Channel {
@@ -241,10 +295,10 @@ impl Channel {
         stream.set_write_timeout(Some(patience))?;
         let (first, descriptor) = read_first(&stream)?;
         let mut channel = Self {
-            stream: BufReader::new(stream),
+            stream,
+            read: vec![first].into(),
         };
-        let mut text = vec![first];
-        text.extend(channel.line(STATE_LIMIT)?);
+        let text = channel.line(STATE_LIMIT)?;
         let state: State = serde_json::from_slice(&text).map_err(invalid)?;
         if state.form != FORM {
             let told = format!("version {} hands over in another form", state.version);
@@ -254,24 +308,35 @@ impl Channel {
     }
 
     pub(super) fn say(&mut self, word: &Word) -> io::Result<()> {
-        self.stream.get_mut().write_all(&word.line()?)
+        self.stream.write_all(&word.line()?)
     }
 
     /// Waits for a word, so long at most.
     pub(super) fn hear(&mut self, patience: Duration) -> io::Result<Word> {
-        self.stream.get_ref().set_read_timeout(Some(patience))?;
+        self.stream.set_read_timeout(Some(patience))?;
         Word::read(&self.line(WORD_LIMIT)?)
     }
 
-    fn line(&mut self, limit: u64) -> io::Result<Vec<u8>> {
-        let mut line = Vec::new();
-        self.stream
-            .by_ref()
-            .take(limit)
-            .read_until(b'\n', &mut line)?;
-        match line.last() {
-            Some(b'\n') => Ok(line),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    /// The next line, up to a limit. No buffer of the standard library is between, which would keep a copy.
+    fn line(&mut self, limit: usize) -> io::Result<SecretBytes> {
+        let mut piece = Zeroizing::new([0; PIECE]);
+        let mut looked = 0;
+        loop {
+            let unseen = self.read.get(looked..).unwrap_or_default();
+            if let Some(end) = memchr::memchr(b'\n', unseen) {
+                let rest = self.read.split_off(looked + end + 1);
+                return Ok(std::mem::replace(&mut self.read, rest));
+            }
+            looked = self.read.len();
+            if looked >= limit {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            match self.stream.read(&mut *piece) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(length) => self.read.extend(piece.get(..length).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 }
@@ -287,7 +352,7 @@ mod tests {
     fn secrets() -> Vec<(String, TicketSecrets)> {
         let key = |byte: u8| TicketSecret {
             name: [byte; 16],
-            key: [byte + 1; 32],
+            key: Secret::new([byte + 1; 32]),
             age: Duration::from_millis(1500),
         };
         let with = |client_auth| TicketSecrets {
@@ -327,6 +392,16 @@ mod tests {
         file.seek(SeekFrom::Start(0)).unwrap();
         file.read_to_string(&mut written).unwrap();
         assert_eq!(written, "line");
+    }
+
+    #[test]
+    fn no_key_is_in_what_a_state_shows() {
+        let state = State::new(&secrets(), Some(&Secret::new([9; 32])), None, false);
+        let shown = format!("{state:?} {:?}", secrets());
+        for secret in [[2; 32], [3; 32], [9; 32]] {
+            assert!(!shown.contains(&BASE64.encode(secret)), "{shown}");
+            assert!(!shown.contains(&format!("{secret:?}")), "{shown}");
+        }
     }
 
     #[test]

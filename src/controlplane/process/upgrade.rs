@@ -286,7 +286,7 @@ impl Next {
 
     async fn hear(&mut self) -> Result<Word, String> {
         let mut line = Vec::new();
-        let mut limited = (&mut self.channel).take(WORD_LIMIT);
+        let mut limited = (&mut self.channel).take(WORD_LIMIT as u64);
         let status = tokio::select! {
             biased;
             // Whether it fails or not: what counts is whether there is a whole line.

@@ -10,11 +10,16 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest;
+use zeroize::Zeroizing;
 
+use crate::base::secret::SecretBytes;
 use crate::config::include::{self, Pattern};
 
 /// Bytes of one file, at most: a config that names an endless device is an error, not the end of the memory.
 const SIZE_LIMIT: u64 = 64 << 20;
+
+/// Bytes that are read of a file at a time.
+const PIECE: usize = 16 << 10;
 
 /// Files that the patterns of a config may mean.
 const FOUND_LIMIT: usize = 10_000;
@@ -41,18 +46,26 @@ pub fn read<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Files {
 ///
 /// # Errors
 /// Those of the system, and [`io::ErrorKind::FileTooLarge`] beyond 64 MiB.
-pub fn read_one(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = File::open(path)?
-        .take(SIZE_LIMIT + 1)
-        .read_to_end(&mut bytes)?;
-    if read as u64 > SIZE_LIMIT {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            "larger than 64 MiB",
-        ));
+pub fn read_one(path: &Path) -> io::Result<SecretBytes> {
+    let mut file = File::open(path)?;
+    let size = file.metadata()?.len().min(SIZE_LIMIT);
+    let mut bytes = SecretBytes::with_capacity(usize::try_from(size).unwrap_or_default());
+    let mut piece = Zeroizing::new([0; PIECE]);
+    loop {
+        let read = match file.read(&mut *piece) {
+            Ok(0) => return Ok(bytes),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        bytes.extend(piece.get(..read).unwrap_or_default());
+        if bytes.len() as u64 > SIZE_LIMIT {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "larger than 64 MiB",
+            ));
+        }
     }
-    Ok(bytes)
 }
 
 /// The files that patterns mean.
@@ -159,7 +172,7 @@ pub fn are_same(one: &Files, other: &Files) -> bool {
 }
 
 /// The digest of a file.
-pub fn print(content: &io::Result<Vec<u8>>) -> Print {
+pub fn print(content: &io::Result<SecretBytes>) -> Print {
     match content {
         Ok(bytes) => print_of(b"b", bytes),
         Err(error) => print_failure(error),
@@ -224,7 +237,7 @@ mod tests {
             let files: Files = entries
                 .iter()
                 .map(|(path, content)| {
-                    let content = content.map(|text| text.as_bytes().to_vec());
+                    let content = content.map(|text| text.as_bytes().to_vec().into());
                     (PathBuf::from(path), content.map_err(io::Error::from))
                 })
                 .collect();

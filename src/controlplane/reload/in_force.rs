@@ -59,7 +59,7 @@ impl InForce {
         let sites = self.sites.iter().filter_map(Standing::part);
         let sites = sites.flat_map(|part| shown_by(part.pools, part.files));
         shown.chain(own).chain(sites).map(|(certificate, files)| {
-            let bytes = |file| Some(files.get(file)?.as_ref().ok()?.as_slice());
+            let bytes = |file| Some(&**files.get(file)?.as_ref().ok()?);
             let name = certificate.cert.display().to_string();
             (name, [bytes(&certificate.cert), bytes(&certificate.key)])
         })

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::name::SiteName;
+use crate::base::secret::SecretBytes;
 use crate::config::Config;
 use crate::config::error::{ConfigError, Source};
 use crate::config::include::Pattern;
@@ -158,7 +159,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn note(&mut self, path: &Path, content: &io::Result<Vec<u8>>) {
+    fn note(&mut self, path: &Path, content: &io::Result<SecretBytes>) {
         self.prints.insert(path.to_owned(), files::print(content));
     }
 
@@ -264,7 +265,7 @@ fn load_named(
 
 fn read_main(
     path: &Path,
-    text: &io::Result<Vec<u8>>,
+    text: &io::Result<SecretBytes>,
     environment: &Environment,
     known: &Known,
 ) -> Result<Arc<MainFile>, Vec<ConfigError>> {
@@ -306,7 +307,7 @@ fn name_of(
 fn read_site(
     path: &Path,
     name: &SiteName,
-    text: &io::Result<Vec<u8>>,
+    text: &io::Result<SecretBytes>,
     environment: &Environment,
     main: &MainFile,
     known: &Known,
@@ -334,7 +335,7 @@ fn read_site(
     Ok(Arc::new(SiteFile { source, site }))
 }
 
-fn source_of(path: &Path, text: &io::Result<Vec<u8>>) -> Result<Source, Vec<ConfigError>> {
+fn source_of(path: &Path, text: &io::Result<SecretBytes>) -> Result<Source, Vec<ConfigError>> {
     match text {
         Ok(bytes) => Source::from_bytes(path, bytes).map_err(|error| vec![error]),
         Err(error) => {

@@ -5,6 +5,7 @@
 
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls_pemfile::{Error, Item, read_one_from_slice};
+use zeroize::Zeroizing;
 
 use super::material::{MaterialError, Part};
 
@@ -15,8 +16,10 @@ use super::material::{MaterialError, Part};
 pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
     let mut certificates = Vec::new();
     for item in items(pem, Part::Certificate)? {
-        if let Item::X509Certificate(certificate) = item {
-            certificates.push(certificate);
+        match item {
+            Item::X509Certificate(certificate) => certificates.push(certificate),
+            // A key that stands in the same file is wiped as well.
+            other => drop(key(other)),
         }
     }
     if certificates.is_empty() {
@@ -44,11 +47,12 @@ pub fn revocation_lists(
     Ok(lists)
 }
 
-/// Reads the private key: PKCS #8, PKCS #1 or SEC 1; sections that are not keys are passed over.
+/// Reads the private key: PKCS #8, PKCS #1 or SEC 1; sections that are not keys are passed over. What is returned is wiped when
+/// it is dropped.
 ///
 /// # Errors
 /// When there is none or more than one, when it is encrypted, or when a section is broken.
-pub fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, MaterialError> {
+pub fn private_key(pem: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, MaterialError> {
     // Before anything is decoded: the old form of encryption is a header inside the section, and not base64.
     if is_encrypted(pem) {
         return Err(MaterialError::EncryptedKey);
@@ -63,11 +67,11 @@ pub fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, MaterialError> 
     }
 }
 
-fn key(item: Item) -> Option<PrivateKeyDer<'static>> {
+fn key(item: Item) -> Option<Zeroizing<PrivateKeyDer<'static>>> {
     match item {
-        Item::Pkcs1Key(key) => Some(key.into()),
-        Item::Pkcs8Key(key) => Some(key.into()),
-        Item::Sec1Key(key) => Some(key.into()),
+        Item::Pkcs1Key(key) => Some(Zeroizing::new(key.into())),
+        Item::Pkcs8Key(key) => Some(Zeroizing::new(key.into())),
+        Item::Sec1Key(key) => Some(Zeroizing::new(key.into())),
         // The list is open in the crate; nothing else is a private key.
         _ => None,
     }

@@ -17,6 +17,7 @@ use aws_lc_rs::rand;
 use rustls::server::ProducesTickets;
 
 use crate::base::clock;
+use crate::base::secret::Secret;
 use crate::base::ticket::TicketSecret;
 
 /// How long a key seals new tickets.
@@ -33,7 +34,7 @@ pub(super) struct TicketKeys {
 struct TicketKey {
     name: [u8; NAME_LEN],
     /// What `key` was made of: a key does not tell.
-    secret: [u8; 32],
+    secret: Secret,
     key: RandomizedNonceKey,
     made: Instant,
 }
@@ -75,7 +76,7 @@ impl TicketKeys {
         let kept = keys.iter().filter(|key| key.age(now) < KEPT);
         kept.map(|key| TicketSecret {
             name: key.name,
-            key: key.secret,
+            key: key.secret.clone(),
             age: key.age(now),
         })
         .collect()
@@ -146,21 +147,24 @@ impl ProducesTickets for TicketKeys {
 
 impl TicketKey {
     fn new(made: Instant) -> Option<Self> {
-        let mut secret = [0; 32];
+        let secret = Secret::made(|bytes| rand::fill(bytes).ok())?;
         let mut name = [0; NAME_LEN];
-        rand::fill(&mut secret).ok()?;
         rand::fill(&mut name).ok()?;
         Self::of(name, secret, made)
     }
 
     /// A key of another process; `None` if it is older than this machine runs.
     fn adopt(secret: &TicketSecret, now: Instant) -> Option<Self> {
-        Self::of(secret.name, secret.key, now.checked_sub(secret.age)?)
+        Self::of(
+            secret.name,
+            secret.key.clone(),
+            now.checked_sub(secret.age)?,
+        )
     }
 
-    fn of(name: [u8; NAME_LEN], secret: [u8; 32], made: Instant) -> Option<Self> {
+    fn of(name: [u8; NAME_LEN], secret: Secret, made: Instant) -> Option<Self> {
         // Random nonces are safe for 2^32 tickets under one key: 198 000 a second for six hours.
-        let key = RandomizedNonceKey::new(&AES_256_GCM, &secret).ok()?;
+        let key = RandomizedNonceKey::new(&AES_256_GCM, secret.bytes()).ok()?;
         Some(Self {
             name,
             secret,

@@ -75,9 +75,7 @@ impl fmt::Debug for Settings {
 
 /// A secret that nobody knows; `None` when the system gives no randomness.
 pub fn random_secret() -> Option<Secret> {
-    let mut bytes = [0; 32];
-    rand::fill(&mut bytes).ok()?;
-    Some(Secret::new(bytes))
+    Secret::made(|bytes| rand::fill(bytes).ok())
 }
 
 /// The sessions of a pool, laid out for its members.

@@ -113,7 +113,7 @@ impl Client {
             Some(made) => builder
                 .with_client_auth_cert(
                     pem::certificates(made.cert.as_bytes()).unwrap(),
-                    pem::private_key(made.key.as_bytes()).unwrap(),
+                    pem::private_key(made.key.as_bytes()).unwrap().clone_key(),
                 )
                 .unwrap(),
             None => builder.with_no_client_auth(),
