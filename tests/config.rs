@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 
 use lockgate::config::error::{self, ConfigError, Source};
 use lockgate::config::parse::parse;
-use lockgate::config::{Admin, Config, Drain, Limits, Timeouts, pool, route, schema, site};
+use lockgate::config::{
+    Admin, Config, Drain, Limits, Sandbox, Timeouts, pool, route, schema, site,
+};
 use lockgate::controlplane::reload::in_force::InForce;
 use lockgate::controlplane::reload::load::Environment;
 use lockgate::controlplane::reload::rehearse;
@@ -99,6 +101,14 @@ fn show(config: &Config) -> String {
     }
     if config.admin != Admin::default() {
         writeln!(text, "admin: {:?}", config.admin).unwrap();
+    }
+    for (key, account) in [("user", &config.user), ("group", &config.group)] {
+        if let Some(account) = account {
+            writeln!(text, "{key}: {account:?}").unwrap();
+        }
+    }
+    if config.sandbox != Some(Sandbox::default()) {
+        writeln!(text, "sandbox: {:?}", config.sandbox).unwrap();
     }
     for danger in config.dangers() {
         writeln!(text, "DANGER {danger}").unwrap();

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::confine::confine;
 use super::control::{self, Told};
 use super::foreign;
 use super::{App, Options, Origin, StartError};
@@ -84,6 +85,7 @@ fn run_proxy(asked: &Run, log: &str) -> ExitCode {
             has_systemd: surroundings.has_notify_socket,
             watchdog: systemd::watchdog(),
             pid_file: asked.pid_file.clone(),
+            writable: None,
         },
         ..options(&asked.config)
     };
@@ -95,7 +97,10 @@ fn run_proxy(asked: &Run, log: &str) -> ExitCode {
             default_socket,
             ..options
         };
-        run(options, || {})
+        match confine(options) {
+            Ok(options) => run(options, || {}),
+            Err(error) => fail_start(&error),
+        }
     })
 }
 
@@ -123,8 +128,7 @@ fn run(options: Options, ready: impl FnOnce()) -> ExitCode {
                     Ended::Unasked => fail(&"the control plane ended by itself"),
                 }
             }
-            Err(StartError::Config(errors)) => fail_config(&errors),
-            Err(StartError::System(error)) => fail(&error),
+            Err(error) => fail_start(&error),
         }
     })
 }
@@ -334,6 +338,13 @@ fn tell(told: Result<Told, String>) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(error) => fail(&error),
+    }
+}
+
+fn fail_start(error: &StartError) -> ExitCode {
+    match error {
+        StartError::Config(errors) => fail_config(errors),
+        StartError::System(error) => fail(error),
     }
 }
 

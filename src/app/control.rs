@@ -40,6 +40,11 @@ pub(super) fn default_path(surroundings: &Surroundings) -> Option<PathBuf> {
     Some(folder.join(NAME))
 }
 
+/// Where it is for root.
+pub(super) fn system_path() -> PathBuf {
+    Path::new(SYSTEM_FOLDER).join(NAME)
+}
+
 /// How a demand ended, in words, and whether well.
 #[derive(Debug)]
 pub(super) struct Told {

@@ -5,6 +5,7 @@
 //! process.
 
 pub mod command;
+mod confine;
 mod control;
 mod foreign;
 mod plane;
@@ -65,6 +66,8 @@ pub struct Origin {
     pub watchdog: Option<Duration>,
     /// The file that has its number.
     pub pid_file: Option<PathBuf>,
+    /// The folders that it may write to; `None` if it may wherever its user may.
+    pub writable: Option<Vec<PathBuf>>,
 }
 
 impl Options {

@@ -67,11 +67,13 @@ async fn live(
         has_systemd,
         watchdog,
         pid_file,
+        writable,
     } = origin;
     let Inheritance {
         estate,
         control: left,
         mut predecessor,
+        writable: _,
     } = inheritance;
     let (events, told) = mpsc::channel(EVENTS_LIMIT);
     let (wanted, asked) = mpsc::channel(1);
@@ -87,6 +89,7 @@ async fn live(
         board: Arc::clone(&control.board),
         turns,
         estate,
+        writable: writable.clone(),
     };
     let place = Place {
         asked: socket,
@@ -135,6 +138,7 @@ async fn live(
         events: events.clone(),
         upgrades: upgraded,
         control: spare.map(|left| (left.listener, left.is_ours)),
+        writable,
         systemd,
     };
     tasks.spawn_local(teller.run());

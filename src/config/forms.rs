@@ -1,7 +1,9 @@
 //! Keys that may be written in more than one form: the short one, or a map.
 
 use super::decode::{Decoder, Kind, Shape};
-use super::keys::{BalanceForms, Cohorts, Endpoint, HashByForms, Hedge, PathForms, ValueForms};
+use super::keys::{
+    BalanceForms, Cohorts, Endpoint, HashByForms, Hedge, PathForms, Sandbox, ValueForms,
+};
 use super::node::{Node, Value};
 use super::values::http::UrlPath;
 use super::values::{BalanceWord, HashByWord};
@@ -160,6 +162,31 @@ impl Kind for HashByKey {
 
     fn shape() -> Shape {
         Shape::OneOf(vec![HashByWord::shape(), HashByForms::shape()])
+    }
+}
+
+/// What the process denies itself: `true`, `false` or a map.
+#[derive(Clone, Debug)]
+pub(crate) enum SandboxKey {
+    Flag(bool),
+    Sandbox(Sandbox),
+}
+
+impl Kind for SandboxKey {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match node.value {
+            Value::Map(_) => Sandbox::decode(node, decoder).map(Self::Sandbox),
+            Value::Flag(_) | Value::Filled(_) => bool::decode(node, decoder).map(Self::Flag),
+            _ => {
+                let help = "write `false`, or a map such as `{ write: [ /var/log/lockgate ] }`";
+                decoder.expected("`true`, `false` or a map", node, Some(help.to_owned()));
+                None
+            }
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![Shape::Flag, Sandbox::shape()])
     }
 }
 

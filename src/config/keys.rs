@@ -8,7 +8,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::decode::{At, Decoder, Form, KeyRule, Kind, Need, Section, Shape, Written, section};
-use super::forms::{BalanceKey, CohortsKey, EndpointKey, HashByKey, HedgeKey, PathKey, ValueKey};
+use super::forms::{
+    BalanceKey, CohortsKey, EndpointKey, HashByKey, HedgeKey, PathKey, SandboxKey, ValueKey,
+};
 use super::kinds::{Count, MayBeOff, MayBeTrue, Named, NonEmpty, OneOrMore, OrOff, OrTrue};
 use super::listener::ClientAuthMode;
 use super::node::Node;
@@ -19,8 +21,8 @@ use super::values::http::{
     RedirectTarget, SetFieldName, StatusRange, UrlPath, UrlTarget,
 };
 use super::values::{
-    AdminAddress, BalanceWord, Bytes, FilePath, IncludePath, Name, Percent, PercentNumber,
-    ResolverAddress, SecretText, ServerName, Timeout, Workers,
+    AccountKey, AdminAddress, BalanceWord, Bytes, FilePath, IncludePath, Name, Percent,
+    PercentNumber, ResolverAddress, SecretText, ServerName, Timeout, Workers,
 };
 use super::{AccessLogFormat, AccessLogPath};
 use crate::base::addr::{EndpointTarget, ListenAddr};
@@ -63,6 +65,27 @@ section! {
         strict: bool, default "false";
         /// The control socket, or `off`.
         admin: OrOff<Admin>, optional "the default of its key";
+        /// Whom the process becomes before it serves, if root starts it: a name such as `lockgate`, or a number. Of root's powers it
+        /// keeps the one to listen on ports below 1024. Changes with a restart only. `user: root` says that root is meant.
+        user: AccountKey, optional "whoever starts it; root is warned";
+        /// The group that it becomes. With a user's name, the user's other groups come along.
+        group: AccountKey, optional "that of the user";
+        /// Whether the process denies itself what it has no use for, as far as the kernel can: writing elsewhere than where these
+        /// keys say, starting programs from where they are not installed, and system calls for the owners of machines. A map
+        /// names further folders to write to. Changes with a restart only.
+        sandbox: SandboxKey, default "true";
+        /// Let a crash write the memory to disk, with all keys and what passes through, and let other processes of the same user
+        /// read it. Changes with a restart or an upgrade. Logged at start.
+        danger_core_dumps: bool, default "false";
+    }
+}
+
+section! {
+    /// What the process denies itself.
+    Sandbox as "sandbox" (Keys) {
+        /// Folders that may be written to, beside those of the access log, the control socket and the pid file: for an access log
+        /// that a reload is to move.
+        write: NonEmpty<FilePath>, optional "no others";
     }
 }
 
@@ -771,6 +794,7 @@ mod tests {
         unwritten::<Limits>();
         unwritten::<Timeouts>();
         unwritten::<Drain>();
+        unwritten::<Sandbox>();
         unwritten::<Admin>();
     }
 }

@@ -60,6 +60,30 @@ pub struct Config {
     pub strict: bool,
     /// The control socket.
     pub admin: Admin,
+    /// Whom the process becomes if root starts it; `None`: nobody else.
+    pub user: Option<Account>,
+    /// Its group; `None`: that of the user.
+    pub group: Option<Account>,
+    /// What the process denies itself; `None`: nothing.
+    pub sandbox: Option<Sandbox>,
+    /// Whether a crash may write the memory to disk.
+    pub danger_core_dumps: bool,
+}
+
+/// A user or a group of the system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// By its number.
+    Id(u32),
+    /// By its name.
+    Name(String),
+}
+
+/// What the process denies itself.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Sandbox {
+    /// Folders that may be written to beside those that other keys name.
+    pub write: Vec<PathBuf>,
 }
 
 /// The form of an access-log line.
@@ -179,7 +203,11 @@ pub enum Admin {
 impl Config {
     /// What is set that lowers security, as paths; to be logged at start.
     pub fn dangers(&self) -> Vec<String> {
-        dangers(&self.routes, &self.pools, |pool| pool.name.as_str())
+        let own = self
+            .danger_core_dumps
+            .then(|| "danger_core_dumps".to_owned());
+        let parts = dangers(&self.routes, &self.pools, |pool| pool.name.as_str());
+        own.into_iter().chain(parts).collect()
     }
 }
 

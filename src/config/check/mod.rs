@@ -18,13 +18,14 @@ use std::path::{Path, PathBuf};
 use foldhash::HashSet;
 
 use super::decode::{At, Decoder, Written};
+use super::forms::SandboxKey;
 use super::include::Pattern;
 use super::keys::{self, Root};
 use super::kinds::{Count, Named, OrOff};
 use super::route::Timeouts as RouteTimeouts;
 use super::site::Site;
-use super::values::{FilePath, ResolverAddress, Timeout, Workers};
-use super::{AccessLog, AccessLogPath, Admin, Config, Drain, Limits, Timeouts};
+use super::values::{AccountKey, FilePath, ResolverAddress, Timeout, Workers};
+use super::{AccessLog, AccessLogPath, Account, Admin, Config, Drain, Limits, Sandbox, Timeouts};
 use crate::base::name::{PoolName, SiteName};
 
 /// Checks what was read from `file`.
@@ -60,6 +61,12 @@ pub(crate) fn check(root: &Root, file: &Path, decoder: &mut Decoder) -> Option<C
     let pools = pool::check(pools.unwrap_or_default(), folder, zone.as_deref(), decoder);
 
     let resolvers = resolvers(root, decoder);
+    if let Some(group) = &root.group
+        && !root.written.has("user")
+    {
+        let help = "add `user`: the group is one that this user becomes";
+        decoder.problem(group.place, "`group` without `user`", help);
+    }
 
     let trusted_proxies = root.trusted_proxies.iter().flat_map(|at| &at.value);
     Some(Config {
@@ -87,6 +94,10 @@ pub(crate) fn check(root: &Root, file: &Path, decoder: &mut Decoder) -> Option<C
         include: include(root, folder),
         strict: root.strict.value,
         admin: admin(root.admin.as_ref(), file),
+        user: root.user.as_ref().map(|at| Account::from(&at.value)),
+        group: root.group.as_ref().map(|at| Account::from(&at.value)),
+        sandbox: sandbox(&root.sandbox.value, folder),
+        danger_core_dumps: root.danger_core_dumps.value,
     })
 }
 
@@ -102,6 +113,28 @@ pub(crate) fn admin(written: Option<&At<OrOff<keys::Admin>>>, file: &Path) -> Ad
     address.map_or(Admin::Unwritten, |at| {
         Admin::At(folder.file_at(&at.value.0))
     })
+}
+
+fn sandbox(written: &SandboxKey, folder: Folder<'_>) -> Option<Sandbox> {
+    match written {
+        SandboxKey::Flag(false) => None,
+        SandboxKey::Flag(true) => Some(Sandbox::default()),
+        SandboxKey::Sandbox(keys) => {
+            let write = keys.write.iter().flat_map(|at| &at.value.0);
+            Some(Sandbox {
+                write: write.map(|at| folder.file(at)).collect(),
+            })
+        }
+    }
+}
+
+impl From<&AccountKey> for Account {
+    fn from(written: &AccountKey) -> Self {
+        match written {
+            AccountKey::Id(id) => Self::Id(*id),
+            AccountKey::Name(name) => Self::Name(name.clone()),
+        }
+    }
 }
 
 fn resolvers(root: &Root, decoder: &mut Decoder) -> Vec<SocketAddr> {

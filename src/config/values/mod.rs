@@ -344,6 +344,52 @@ impl Kind for Workers {
     }
 }
 
+/// A user or a group of the system, by name or number.
+#[derive(Clone, Debug)]
+pub(crate) enum AccountKey {
+    Id(u32),
+    Name(String),
+}
+
+/// The greatest number of a user: the one after it stands for nobody's.
+const MOST_ID: u64 = 4_294_967_294;
+
+impl Kind for AccountKey {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        let text = match &node.value {
+            Value::Text(text) => text,
+            Value::Filled(text) if !text.bytes().all(|byte| byte.is_ascii_digit()) => text,
+            Value::Integer(_) | Value::Filled(_) => {
+                let Count(id) = Count::<0, MOST_ID>::decode(node, decoder)?;
+                return u32::try_from(id).ok().map(Self::Id);
+            }
+            _ => {
+                let help = "write a name such as `lockgate`, or a number".to_owned();
+                decoder.expected("a name or a number", node, Some(help));
+                return None;
+            }
+        };
+        let is_bad = |char: char| char.is_control() || char.is_whitespace() || char == ':';
+        if text.is_empty() || text.contains(is_bad) {
+            let message = format!("`{text}` is no name of a user or a group");
+            let help = "write a name such as `lockgate`, or a number";
+            decoder.problem(node.place, message, help);
+            return None;
+        }
+        Some(Self::Name(text.clone()))
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![
+            Shape::Text {
+                what: "a name",
+                pattern: None,
+            },
+            Count::<0, MOST_ID>::shape(),
+        ])
+    }
+}
+
 impl Text for ListenAddr {
     const WHAT: &'static str = "an address and a port";
 

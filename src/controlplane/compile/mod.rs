@@ -286,6 +286,14 @@ pub fn files_of<'a>(
     files
 }
 
+/// What to do about a file that cannot be read.
+pub fn help_to_read(error: &io::Error) -> Option<&'static str> {
+    (error.kind() == io::ErrorKind::PermissionDenied).then_some(
+        "make it readable for the user that Lockgate runs as, now and whenever it is replaced: `chgrp lockgate FILE` and \
+         `chmod g+r FILE`, or `setfacl -m u:lockgate:r FILE`; its folders need `x`",
+    )
+}
+
 /// Everything that DNS must be asked before these pools are complete.
 pub fn questions_of<'a>(pools: impl IntoIterator<Item = &'a PoolConfig>) -> BTreeSet<Question> {
     let endpoints = pools.into_iter().flat_map(|pool| &pool.endpoints);
@@ -353,7 +361,7 @@ impl<'s> Errors<'s> {
             Some(Ok(bytes)) => return Some(bytes),
             Some(Err(error)) => {
                 let message = format!("{} cannot be read: {error}", file.display());
-                self.add(path, &message, None);
+                self.add(path, &message, help_to_read(error));
             }
             None => self.add(path, &format!("{} was not read", file.display()), None),
         }

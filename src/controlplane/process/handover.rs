@@ -55,6 +55,9 @@ pub(super) struct State {
     /// Whether a control socket is among the descriptors whose file goes with its process.
     #[serde(default)]
     pub(super) owns_control: bool,
+    /// The folders that it may write to, and so may the next, if it is in a sandbox.
+    #[serde(default)]
+    pub(super) writable: Option<Vec<PathBuf>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -124,6 +127,7 @@ impl State {
         sessions: Option<&Secret>,
         access_log: Option<PathBuf>,
         owns_control: bool,
+        writable: Option<Vec<PathBuf>>,
     ) -> Self {
         let tickets = tickets.iter().map(|(listener, secrets)| Tickets {
             listener: listener.clone(),
@@ -137,6 +141,7 @@ impl State {
             sessions: sessions.map(Hidden::new),
             access_log,
             owns_control,
+            writable,
         }
     }
 
@@ -378,7 +383,13 @@ mod tests {
     #[test]
     fn a_state_arrives_as_it_was_sent_with_its_descriptor() {
         let sessions = Secret::new([9; 32]);
-        let state = State::new(&secrets(), Some(&sessions), Some("access.log".into()), true);
+        let state = State::new(
+            &secrets(),
+            Some(&sessions),
+            Some("access.log".into()),
+            true,
+            Some(vec!["logs".into()]),
+        );
         let mut file = tempfile::tempfile().unwrap();
         let stream = send(&state, Some(&file));
         let (mut channel, state, received) = Channel::open(stream, PATIENCE).unwrap();
@@ -386,6 +397,7 @@ mod tests {
         assert_eq!(state.sessions(), Some(sessions));
         assert_eq!(state.access_log, Some("access.log".into()));
         assert!(state.owns_control);
+        assert_eq!(state.writable, Some(vec![PathBuf::from("logs")]));
         assert_eq!(channel.hear(PATIENCE).unwrap(), Word::Go);
         received.unwrap().write_all(b"line").unwrap();
         let mut written = String::new();
@@ -396,7 +408,7 @@ mod tests {
 
     #[test]
     fn no_key_is_in_what_a_state_shows() {
-        let state = State::new(&secrets(), Some(&Secret::new([9; 32])), None, false);
+        let state = State::new(&secrets(), Some(&Secret::new([9; 32])), None, false, None);
         let shown = format!("{state:?} {:?}", secrets());
         for secret in [[2; 32], [3; 32], [9; 32]] {
             assert!(!shown.contains(&BASE64.encode(secret)), "{shown}");
@@ -406,7 +418,7 @@ mod tests {
 
     #[test]
     fn a_state_without_a_descriptor_arrives_too() {
-        let stream = send(&State::new(&[], None, None, false), None);
+        let stream = send(&State::new(&[], None, None, false, None), None);
         let (_, state, file) = Channel::open(stream, PATIENCE).unwrap();
         assert!(file.is_none() && state.tickets().is_empty());
     }
@@ -433,8 +445,11 @@ mod tests {
         let short = Duration::from_millis(50);
         assert!(Channel::open(theirs, short).is_err(), "silent");
         drop(ours);
-        let (mut channel, ..) =
-            Channel::open(send(&State::new(&[], None, None, false), None), PATIENCE).unwrap();
+        let (mut channel, ..) = Channel::open(
+            send(&State::new(&[], None, None, false, None), None),
+            PATIENCE,
+        )
+        .unwrap();
         channel.hear(PATIENCE).unwrap();
         let gone = channel.hear(PATIENCE).unwrap_err();
         assert_eq!(gone.kind(), io::ErrorKind::UnexpectedEof);

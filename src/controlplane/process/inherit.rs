@@ -10,6 +10,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::parent_id;
+use std::path::PathBuf;
 use std::process;
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub struct Inheritance {
     pub control: Vec<(UnixListener, bool)>,
     /// The process that waits for this one to serve.
     pub predecessor: Option<Predecessor>,
+    /// The folders that the process before may write to, if it is in a sandbox, which this one is in as well.
+    pub writable: Option<Vec<PathBuf>>,
 }
 
 /// Why it cannot be taken over.
@@ -147,6 +150,7 @@ impl Left {
             inheritance.estate.tickets = tickets.collect();
             inheritance.estate.sessions = state.sessions();
             owns_control = state.owns_control;
+            inheritance.writable = state.writable.clone();
             inheritance.predecessor = Some(Predecessor { channel });
         }
         let control = unix.into_iter().map(|socket| (socket, owns_control));

@@ -14,9 +14,13 @@
 //!  drains                                │
 //! ```
 //!
+//! [`confine`] takes from the process what it has no use for, before it has threads: that is Linux alone.
+//!
 //! Up to `serving` the old process accepts as if nothing were, and goes on if the new one fails, is silent or dies. From then
 //! on the new one is the process. The queues of the sockets belong to both all along, so no connection is lost between.
 
+#[cfg(target_os = "linux")]
+pub mod confine;
 pub mod handover;
 pub mod inherit;
 pub mod pid_file;

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream as StdUnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, ExitStatus};
 use std::rc::Rc;
 use std::time::Duration;
@@ -67,6 +67,8 @@ pub struct Upgrader {
     pub upgrades: cell::Sender<Upgrades>,
     /// A control socket, and whether its file goes with the process.
     pub control: Option<(UnixListener, bool)>,
+    /// The folders that the process may write to, if it is in a sandbox.
+    pub writable: Option<Vec<PathBuf>>,
     /// Who has to know which process is the one.
     pub systemd: Rc<Systemd>,
 }
@@ -196,6 +198,7 @@ impl Upgrader {
             estate.sessions.as_ref(),
             path.filter(|path| path.to_str().is_some()),
             owns_control,
+            self.writable.clone(),
         );
         ours.set_nonblocking(true)?;
         Ok(Next {

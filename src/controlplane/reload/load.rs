@@ -130,6 +130,17 @@ pub struct Attempt {
     pub result: Result<Loaded, Vec<ConfigError>>,
 }
 
+/// Reads the main file alone, for what must be known before anything else.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn main_file(
+    path: &Path,
+    environment: &Environment,
+) -> Result<Arc<MainFile>, Vec<ConfigError>> {
+    read_main(path, &files::read_one(path), environment, &Known::default())
+}
+
 /// Loads the config at `path`. Where it cannot be understood, the files that matter are those that are `known`.
 pub fn load(path: &Path, environment: &Environment, known: &Known) -> Attempt {
     let text = files::read_one(path);
@@ -340,7 +351,8 @@ fn source_of(path: &Path, text: &io::Result<SecretBytes>) -> Result<Source, Vec<
         Ok(bytes) => Source::from_bytes(path, bytes).map_err(|error| vec![error]),
         Err(error) => {
             let message = format!("cannot be read: {error}");
-            Err(vec![Source::new(path, "").error_at("", &message, None)])
+            let help = compile::help_to_read(error);
+            Err(vec![Source::new(path, "").error_at("", &message, help)])
         }
     }
 }

@@ -141,6 +141,8 @@ pub struct Setup {
     pub turns: cell::Sender<Turns>,
     /// What was left to this process.
     pub estate: Estate,
+    /// The folders that this process may write to; `None` if it may wherever its user may.
+    pub writable: Option<Vec<PathBuf>>,
 }
 
 /// Why nothing could be started.
@@ -264,6 +266,7 @@ impl Reload {
             &Bound::default(),
             worker_count,
             &mut estate,
+            setup.writable.as_deref(),
         );
         let next = next.map_err(StartError::Config)?;
         report::unclaimed(&estate);
@@ -452,6 +455,7 @@ impl Reload {
             &self.bound,
             self.worker_count,
             &mut Estate::default(),
+            self.setup.writable.as_deref(),
         )?;
         Ok(match self.in_force.is_same(&next.in_force) {
             true => Ready::Same(next.in_force),

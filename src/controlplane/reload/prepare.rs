@@ -2,7 +2,8 @@
 //!
 //! What is prepared and dropped leaves no trace but, at worst, an empty access log.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Answers;
@@ -35,6 +36,7 @@ pub(super) fn prepare(
     bound: &Bound,
     workers: usize,
     estate: &mut Estate,
+    writable: Option<&[PathBuf]>,
 ) -> Result<Next, Vec<ConfigError>> {
     let left = estate.sessions.as_ref();
     let (in_force, snapshot) = compile(loaded, &answers, before, left)?;
@@ -51,7 +53,11 @@ pub(super) fn prepare(
     })?;
     // Last, since it makes a file where none was.
     let current = before.map(|(_, current)| current);
-    let access_log = access_log(config, source, current, estate)?;
+    let access_log = access_log(config, current, estate).map_err(|error| {
+        let message = format!("the access log cannot be opened: {error}");
+        let help = help_to_write(&error, writable);
+        vec![source.error_at("access_log.path", &message, help.as_deref())]
+    })?;
     adopt_tickets(&snapshot, estate);
     let snapshot = Snapshot {
         access_log,
@@ -138,10 +144,9 @@ fn adopt_tickets(snapshot: &Snapshot, estate: &mut Estate) {
 /// The access log of `config`: the one in force if nothing about it changed, else another.
 fn access_log(
     config: &Config,
-    source: &Source,
     current: Option<&Snapshot>,
     estate: &mut Estate,
-) -> Result<Option<Arc<Sink>>, Vec<ConfigError>> {
+) -> io::Result<Option<Arc<Sink>>> {
     let Some(wanted) = &config.access_log else {
         return Ok(None);
     };
@@ -167,8 +172,24 @@ fn access_log(
         }
         (Destination::Stdout | Destination::File(_), _) => Sink::open(settings),
     };
-    opened.map(Some).map_err(|error| {
-        let message = format!("the access log cannot be opened: {error}");
-        vec![source.error_at("access_log.path", &message, None)]
+    opened.map(Some)
+}
+
+/// What to do about a file that cannot be written: the sandbox of this process may be why, or the rights of its user.
+fn help_to_write(error: &io::Error, writable: Option<&[PathBuf]>) -> Option<String> {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return None;
+    }
+    let rights = "make it and its folder writable for the user that Lockgate runs as";
+    Some(match writable {
+        None => rights.to_owned(),
+        Some(folders) => {
+            let folders = folders.iter().map(|folder| folder.display().to_string());
+            let folders = folders.collect::<Vec<_>>().join(", ");
+            format!(
+                "{rights}; the sandbox of this process writes beneath {folders} only: for another, add it to `sandbox.write` \
+                 and restart"
+            )
+        }
     })
 }

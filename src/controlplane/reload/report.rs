@@ -68,6 +68,15 @@ pub(super) fn unchangeable(before: &Config, after: &Config) {
     if before.admin != after.admin {
         tracing::warn!("the control socket changes with a restart or an upgrade only");
     }
+    if (&before.user, &before.group) != (&after.user, &after.group) {
+        tracing::warn!("`user` and `group` change with a restart only");
+    }
+    if before.sandbox != after.sandbox {
+        tracing::warn!("`sandbox` changes with a restart only");
+    }
+    if before.danger_core_dumps != after.danger_core_dumps {
+        tracing::warn!("`danger_core_dumps` changes with a restart or an upgrade only");
+    }
 }
 
 /// Says which sockets were left to this process for nothing.
