@@ -404,6 +404,7 @@ mod tests {
             let line = text_of(Format::Json, &record);
             prop_assert!(line.ends_with('\n'));
             prop_assert_eq!(line.lines().count(), 1);
+            prop_assert!(!line.trim_end_matches('\n').chars().any(char::is_control));
             let read: serde_json::Map<String, serde_json::Value> =
                 serde_json::from_str(&line).unwrap();
             prop_assert_eq!(read.len(), 18);
@@ -418,6 +419,11 @@ mod tests {
             if !path.contains('=') {
                 prop_assert_eq!(&read["path"], path);
             }
+
+            // No field but these, each once: what comes from outside can add none.
+            let expected: serde_json::Map<String, serde_json::Value> =
+                serde_json::from_str(&text_of(Format::Json, &answered())).unwrap();
+            prop_assert!(read.keys().eq(expected.keys()));
 
             let line = text_of(Format::Combined, &record);
             prop_assert_eq!(line.bytes().filter(|&b| b == b'"').count(), 6);

@@ -329,6 +329,48 @@ mod tests {
     }
 
     #[test]
+    fn no_answer_of_ours_tells_of_what_is_behind_us() {
+        // What is said is chosen by the status alone: neither the exchange nor its cause is at hand where it is made.
+        for fault in Fault::ALL {
+            let answers = [Form::Plain, Form::Html, Form::Json].map(|form| page(*fault, form));
+            for response in answers.into_iter().chain([grpc(*fault)]) {
+                let mut said = String::from_utf8_lossy(response.body()).into_owned();
+                for (name, value) in response.headers() {
+                    said.push_str(&format!("\n{name}: {}", value.to_str().unwrap()));
+                }
+                if let Some(kind) = proxy_status(*fault) {
+                    said.push_str(&format!("\n{}", kind.to_str().unwrap()));
+                    assert_eq!(kind, format!("lockgate; error={}", fault.proxy_status()));
+                }
+                let said = said.to_ascii_lowercase();
+                // No word of causes or of the config, no address, no version.
+                for word in [
+                    "endpoint",
+                    "upstream",
+                    "pool",
+                    "backend",
+                    "os error",
+                    "dns",
+                    "certificate verify",
+                    "127.0.0.1",
+                    "unix:",
+                    "://",
+                    env!("CARGO_PKG_VERSION"),
+                ] {
+                    assert!(!said.contains(word), "{word} in {said}");
+                }
+                let numbers = said.split(|char: char| !(char.is_ascii_digit() || char == ':'));
+                let is_port = |text: &str| text.parse::<u16>().is_ok();
+                let mut ports = numbers.filter_map(|text| text.split_once(':'));
+                assert!(
+                    !ports.any(|(host, port)| is_port(host) && is_port(port)),
+                    "{said}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn no_page_tells_which_fault_it_was() {
         for fault in Fault::ALL {
             for form in [Form::Plain, Form::Html, Form::Json] {
