@@ -28,6 +28,10 @@ doc:
 deny:
     .ci/run deny
 
+# A bill of materials in target/sbom.json.
+sbom:
+    .ci/run sbom
+
 # Instructions, allocations and system calls an exchange, held against benches/budget.toml.
 bench-counts:
     .ci/run bench-counts

@@ -494,6 +494,136 @@ fn a_fault_without_documentation_is_named() {
     );
 }
 
+/// The crates through which a request or a key passes, and those that confine the process.
+const DATA_PATH: &[&str] = &[
+    "tokio",
+    "mio",
+    "socket2",
+    "hyper",
+    "h2",
+    "hyper-util",
+    "http",
+    "http-body",
+    "http-body-util",
+    "httparse",
+    "httpdate",
+    "bytes",
+    "rustls",
+    "tokio-rustls",
+    "rustls-webpki",
+    "rustls-pki-types",
+    "rustls-pemfile",
+    "rustls-native-certs",
+    "aws-lc-rs",
+    "aws-lc-sys",
+    "x509-parser",
+    "zeroize",
+    "arc-swap",
+    "regex",
+    "regex-automata",
+    "regex-syntax",
+    "memchr",
+    "smallvec",
+    "slab",
+    "foldhash",
+    "xxhash-rust",
+    "ipnet",
+    "itoa",
+    "mimalloc",
+    "libmimalloc-sys",
+    "tracing",
+    "libc",
+    "rustix",
+    "landlock",
+    "seccompiler",
+    "nix",
+];
+
+#[test]
+fn the_record_of_the_data_path_is_up_to_date() {
+    let (page, lock) = (read("docs/internals/supply-chain.md"), read("Cargo.lock"));
+    pass(DATA_PATH.iter().filter_map(|name| {
+        let version = locked(&lock, name);
+        let row = format!("| `{name}` | {version} |");
+        (!page.contains(&row)).then(|| {
+            format!("docs/internals/supply-chain.md: look at {name} {version}, and say what was looked at")
+        })
+    }));
+}
+
+#[test]
+fn a_locked_version_is_found() {
+    let lock = "[[package]]\nname = \"http\"\nversion = \"1.5.0\"\n";
+    assert_eq!(locked(lock, "http"), "1.5.0");
+    assert_eq!(locked(lock, "ht"), "none");
+}
+
+/// The version of a crate in the lock file.
+fn locked<'a>(lock: &'a str, name: &str) -> &'a str {
+    let entry = format!("name = \"{name}\"\nversion = \"");
+    let mut parts = lock.split(entry.as_str());
+    let version = parts.nth(1).and_then(|rest| rest.split('"').next());
+    version.unwrap_or("none")
+}
+
+/// Documents that name tests as proof.
+const PROOFS: &[&str] = &["docs/threat-model.md"];
+
+#[test]
+fn every_test_that_a_document_names_is_there() {
+    let tests: Vec<String> = rust_files("src")
+        .iter()
+        .chain(&rust_files("tests"))
+        .flat_map(|file| functions(&file.text))
+        .collect();
+    for page in PROOFS {
+        let named = named_tests(&read(page));
+        assert!(named.len() > 10, "{page} names tests");
+        pass(
+            named
+                .iter()
+                .filter(|name| !tests.contains(name))
+                .map(|name| format!("{page}: there is no test `{name}`")),
+        );
+    }
+}
+
+#[test]
+fn a_test_that_is_gone_is_missed() {
+    let page = "| a | b | `this_is_a_test_of_something`, `limits.header_bytes` |\nprose with `another_long_name_here`\n";
+    assert_eq!(named_tests(page), ["this_is_a_test_of_something"]);
+    assert_eq!(
+        functions("#[test]\nfn this_is_a_test() {}\nasync fn b(c: u8)"),
+        ["this_is_a_test", "b"]
+    );
+}
+
+/// The names in the last column of a page's tables.
+fn named_tests(page: &str) -> Vec<String> {
+    let rows = page.lines().filter(|line| line.starts_with('|'));
+    let cells = rows.filter_map(|row| row.trim_end_matches([' ', '|']).rsplit('|').next());
+    let names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    names
+        .filter(|name| {
+            name.matches('_').count() > 1
+                && name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The names of all functions in a file.
+fn functions(text: &str) -> Vec<String> {
+    let tokens = source::tokens(text);
+    let pairs = tokens.iter().zip(tokens.iter().skip(1));
+    pairs
+        .filter(|(before, _)| before.text == "fn")
+        .map(|(_, name)| name.text.to_owned())
+        .collect()
+}
+
 fn undocumented_faults(page: &str) -> Vec<String> {
     let tokens = Fault::ALL.iter().map(|fault| fault.token());
     tokens
