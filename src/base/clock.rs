@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::sync::OnceLock;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The monotonic time: for deadlines and durations.
 #[expect(
@@ -43,9 +43,17 @@ pub fn coarse_wall() -> SystemTime {
 
 /// Milliseconds from a moment of this process that is the same for all, to `at`; 0 before it. For what is kept in a word.
 pub fn millis(at: Instant) -> u64 {
+    since_start(at).as_millis() as u64
+}
+
+/// The same in nanoseconds, which a word has room for during five centuries.
+pub fn nanos(at: Instant) -> u64 {
+    since_start(at).as_nanos() as u64
+}
+
+fn since_start(at: Instant) -> Duration {
     static START: OnceLock<Instant> = OnceLock::new();
-    let start = *START.get_or_init(now);
-    at.saturating_duration_since(start).as_millis() as u64
+    at.saturating_duration_since(*START.get_or_init(now))
 }
 
 /// Tells [`coarse`] and [`wall_at`] the time; `None` when the ticking stops.

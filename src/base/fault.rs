@@ -120,6 +120,10 @@ faults! {
     QueueFull: "queue_full" Ours 503 Never "connection_limit_reached";
     /// No endpoint of the pool was usable, and none became so while the request waited.
     QueueTimeout: "queue_timeout" Upstream 503 Never "destination_unavailable";
+    /// The client sends more requests than it may, by the rate of `limits.client.requests`.
+    RateLimited: "rate_limited" Downstream 429 Never "http_request_denied";
+    /// The client has as many exchanges in progress as it may have, by `limits.client.concurrent_requests`.
+    ClientLimit: "client_limit" Downstream 429 Never "http_request_denied";
     /// As many exchanges are in progress, at the route or in all, as there may be.
     ConcurrencyLimit: "concurrency_limit" Ours 503 Never "connection_limit_reached";
     /// The endpoints of the pool have as many exchanges as they may have, and none ended within the time to wait.

@@ -3,6 +3,7 @@
 //! Nothing here knows another room of ours, opens a socket or reads a file.
 
 pub mod addr;
+pub mod clients;
 pub mod clock;
 pub mod deadline;
 pub mod drain;

@@ -1,4 +1,4 @@
-//! Durations and byte sizes as operators write them: `250ms 5s 1m 2h`, `64KiB 10MiB`.
+//! Durations, byte sizes and rates as operators write them: `250ms 5s 1m 2h`, `64KiB 10MiB`, `100/s`.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,6 +10,8 @@ pub enum UnitError {
     Duration,
     /// Not a size.
     Size,
+    /// Not a rate.
+    Rate,
 }
 
 impl fmt::Display for UnitError {
@@ -17,6 +19,7 @@ impl fmt::Display for UnitError {
         out.write_str(match self {
             Self::Duration => "a number and a unit, such as 250ms, 5s, 1m or 2h",
             Self::Size => "a number and a unit, such as 512B, 64KiB or 10MiB",
+            Self::Rate => "a number and a time, such as 100/s, 30/m or 500/h",
         })
     }
 }
@@ -55,6 +58,24 @@ pub fn size(text: &str) -> Result<u64, UnitError> {
         _ => return Err(UnitError::Size),
     };
     number.checked_mul(bytes).ok_or(UnitError::Size)
+}
+
+/// Parses a rate: a whole number above 0, a slash and one of `s`, `m`, `h`.
+///
+/// # Errors
+/// [`UnitError::Rate`] for anything else, a bare number included.
+pub fn rate(text: &str) -> Result<(u64, Duration), UnitError> {
+    let (number, unit) = split(text).ok_or(UnitError::Rate)?;
+    let per = match unit {
+        "/s" => 1,
+        "/m" => 60,
+        "/h" => 3_600,
+        _ => return Err(UnitError::Rate),
+    };
+    if number == 0 {
+        return Err(UnitError::Rate);
+    }
+    Ok((number, Duration::from_secs(per)))
 }
 
 fn split(text: &str) -> Option<(u64, &str)> {
@@ -113,6 +134,18 @@ mod tests {
         assert_eq!(size("0B"), Ok(0));
         for wrong in ["64", "64KB", "64kib", "KiB", "17179869184GiB"] {
             assert_eq!(size(wrong), Err(UnitError::Size), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn rates_need_a_time() {
+        assert_eq!(rate("100/s"), Ok((100, Duration::from_secs(1))));
+        assert_eq!(rate("5/m"), Ok((5, Duration::from_secs(60))));
+        assert_eq!(rate("1/h"), Ok((1, Duration::from_secs(3600))));
+        for wrong in [
+            "100", "0/s", "/s", "100/ms", "100 /s", "1.5/s", "-1/s", "100/",
+        ] {
+            assert_eq!(rate(wrong), Err(UnitError::Rate), "{wrong}");
         }
     }
 

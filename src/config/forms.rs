@@ -2,11 +2,11 @@
 
 use super::decode::{Decoder, Kind, Shape};
 use super::keys::{
-    BalanceForms, Cohorts, Endpoint, HashByForms, Hedge, PathForms, Sandbox, ValueForms,
+    BalanceForms, Cohorts, Endpoint, HashByForms, Hedge, PathForms, RateForms, Sandbox, ValueForms,
 };
 use super::node::{Node, Value};
 use super::values::http::UrlPath;
-use super::values::{BalanceWord, HashByWord};
+use super::values::{BalanceWord, HashByWord, Rate};
 use crate::base::addr::EndpointTarget;
 
 /// `path`: text, or one of several forms.
@@ -187,6 +187,26 @@ impl Kind for SandboxKey {
 
     fn shape() -> Shape {
         Shape::OneOf(vec![Shape::Flag, Sandbox::shape()])
+    }
+}
+
+/// A rate: text, or a map with a burst.
+#[derive(Clone, Debug)]
+pub(crate) enum RateKey {
+    Rate(Rate),
+    Forms(RateForms),
+}
+
+impl Kind for RateKey {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match node.value {
+            Value::Map(_) => RateForms::decode(node, decoder).map(Self::Forms),
+            _ => Rate::decode(node, decoder).map(Self::Rate),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![Rate::shape(), RateForms::shape()])
     }
 }
 

@@ -9,7 +9,8 @@ use ipnet::IpNet;
 
 use super::decode::{At, Decoder, Form, KeyRule, Kind, Need, Section, Shape, Written, section};
 use super::forms::{
-    BalanceKey, CohortsKey, EndpointKey, HashByKey, HedgeKey, PathKey, SandboxKey, ValueKey,
+    BalanceKey, CohortsKey, EndpointKey, HashByKey, HedgeKey, PathKey, RateKey, SandboxKey,
+    ValueKey,
 };
 use super::kinds::{Count, MayBeOff, MayBeTrue, Named, NonEmpty, OneOrMore, OrOff, OrTrue};
 use super::listener::ClientAuthMode;
@@ -22,7 +23,7 @@ use super::values::http::{
 };
 use super::values::{
     AccountKey, AdminAddress, BalanceWord, Bytes, FilePath, IncludePath, Name, Percent,
-    PercentNumber, ResolverAddress, SecretText, ServerName, Timeout, Workers,
+    PercentNumber, Rate, ResolverAddress, SecretText, ServerName, Timeout, Workers,
 };
 use super::{AccessLogFormat, AccessLogPath};
 use crate::base::addr::{EndpointTarget, ListenAddr};
@@ -641,6 +642,35 @@ section! {
         idle_connections: Count<0, 65536>, default "128";
         /// Exchanges in progress, over all listeners, routes and workers. One too many is answered 503 at once.
         concurrent_requests: Count<1, 1_000_000>, optional "no limit";
+        /// Limits of each client, by its address.
+        client: ClientLimits, optional "the defaults of its keys";
+    }
+}
+
+section! {
+    /// Limits of each client, over all listeners and workers. An IPv4 address is a client, and a /64 network of IPv6. Behind a proxy
+    /// that `trusted_proxies` does not list all clients are one, so nothing is limited until a key says so.
+    ClientLimits as "client's limits" (Keys) {
+        /// Open connections. One too many is closed before TLS. Peers in `trusted_proxies` have as many as they want.
+        connections: Count<1, 1_000_000>, optional "no limit";
+        /// New TLS handshakes, such as `20/s`, of which so many may come at once, or a map with another `burst`. One too many is
+        /// closed. Peers in `trusted_proxies` have as many as they want.
+        handshakes: RateKey, optional "no limit";
+        /// Requests, such as `100/s`, of which so many may come at once, or a map with another `burst`. One too many is answered
+        /// 429 with the time to wait.
+        requests: RateKey, optional "no limit";
+        /// Exchanges in progress, on all connections of the client. One too many is answered 429.
+        concurrent_requests: Count<1, 1_000_000>, optional "no limit";
+    }
+}
+
+section! {
+    /// A rate with a burst of its own.
+    RateForms as "rate" (Keys) {
+        /// How many in which time: `100/s`, `30/m` or `500/h`.
+        rate: Rate, required;
+        /// How many may come at once.
+        burst: Count<1, 1_000_000>, optional "as many as the number of `rate`";
     }
 }
 
@@ -787,6 +817,7 @@ mod tests {
         unwritten::<Queue>();
         unwritten::<Adaptive>();
         unwritten::<RouteLimits>();
+        unwritten::<ClientLimits>();
         unwritten::<Outlier>();
         unwritten::<SlowOutlier>();
         unwritten::<Sticky>();

@@ -134,6 +134,32 @@ pub struct Limits {
     pub idle_connections: usize,
     /// Exchanges in progress, over all workers; absent: as many as come.
     pub concurrent_requests: Option<NonZeroU32>,
+    /// Those of each client.
+    pub client: ClientLimits,
+}
+
+/// Limits of each client; what is absent is not limited.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ClientLimits {
+    /// Open connections.
+    pub connections: Option<NonZeroU32>,
+    /// TLS handshakes.
+    pub handshakes: Option<Rate>,
+    /// Requests.
+    pub requests: Option<Rate>,
+    /// Exchanges in progress.
+    pub concurrent_requests: Option<NonZeroU32>,
+}
+
+/// So many in a time, and so many at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: NonZeroU32,
+    /// In which time.
+    pub per: std::time::Duration,
+    /// At once.
+    pub burst: NonZeroU32,
 }
 
 impl Default for Limits {

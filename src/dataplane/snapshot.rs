@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use crate::base::addr::ListenAddr;
+use crate::base::clients::{self, Clients};
 use crate::base::fault::Fault;
 use crate::base::name::{ListenerName, RouteName};
 use crate::base::secret::Secret;
@@ -48,6 +49,8 @@ pub struct Snapshot {
     pub limits: Limits,
     /// The exchanges in progress, where they are limited. Shared with the versions before and after.
     pub running: Arc<Running>,
+    /// What each client has and does, where that is limited. Shared like that.
+    pub clients: Arc<Clients>,
     /// Timeouts of connections, which keep those that they began with.
     pub timeouts: Arc<Timeouts>,
     /// What the keys of sessions are made of that no secret of the operator's is for; absent until a pool wants it.
@@ -211,6 +214,8 @@ pub struct Limits {
     pub idle_connections: usize,
     /// Exchanges in progress, over all workers; absent: as many as come.
     pub concurrent_requests: Option<NonZeroU32>,
+    /// Those of each client.
+    pub client: clients::Limits,
 }
 
 /// Timeouts of connections.
@@ -418,8 +423,10 @@ mod tests {
                 h2_streams: 1,
                 idle_connections: 1,
                 concurrent_requests: None,
+                client: clients::Limits::default(),
             },
             running: Arc::default(),
+            clients: Arc::default(),
             timeouts: Arc::new(Timeouts {
                 handshake: TIME,
                 first_byte: TIME,

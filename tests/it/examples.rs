@@ -17,7 +17,7 @@ use crate::harness::wire::Message;
 use crate::harness::{backend, dns, play};
 
 /// The recipes that have a case here.
-const TRIED: [&str; 20] = [
+const TRIED: [&str; 21] = [
     "cache-by-path",
     "canary",
     "discovery",
@@ -28,6 +28,7 @@ const TRIED: [&str; 20] = [
     "mirror",
     "mtls",
     "overload",
+    "rate-limits",
     "redirect",
     "retries",
     "site-files",
@@ -599,5 +600,23 @@ fn retries_ask_the_app_that_answers() {
             assert!(answer.text().ends_with("order"), "{}", answer.text());
         }
         assert!(!stalls.seen().requests.is_empty());
+    });
+}
+
+#[test]
+fn rate_limits_serve_one_client_while_another_gets_429() {
+    play(|| {
+        let app = backend::named("app");
+        let run = recipe("rate-limits")
+            .endpoint("127.0.0.1:3001", &app)
+            .start();
+        let ask = |client: &str| {
+            let fields = format!("X-Forwarded-For: {client}\r\n");
+            run.ask("localhost", "/", &fields)
+        };
+        let greedy: Vec<_> = (0..120).map(|_| ask("192.0.2.1").status()).collect();
+        assert!(greedy.contains(&200) && greedy.contains(&429), "{greedy:?}");
+        assert_eq!(ask("192.0.2.2").status(), 200);
+        assert_eq!(ask("2001:db8::1").status(), 200);
     });
 }

@@ -26,6 +26,7 @@ mod health;
 mod hostile;
 mod keep_alive;
 mod limits;
+mod limits_clients;
 mod limits_endpoints;
 mod mirror;
 mod pools;

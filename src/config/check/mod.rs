@@ -18,14 +18,17 @@ use std::path::{Path, PathBuf};
 use foldhash::HashSet;
 
 use super::decode::{At, Decoder, Written};
-use super::forms::SandboxKey;
+use super::forms::{RateKey, SandboxKey};
 use super::include::Pattern;
 use super::keys::{self, Root};
 use super::kinds::{Count, Named, OrOff};
 use super::route::Timeouts as RouteTimeouts;
 use super::site::Site;
 use super::values::{AccountKey, FilePath, ResolverAddress, Timeout, Workers};
-use super::{AccessLog, AccessLogPath, Account, Admin, Config, Drain, Limits, Sandbox, Timeouts};
+use super::{
+    AccessLog, AccessLogPath, Account, Admin, ClientLimits, Config, Drain, Limits, Rate, Sandbox,
+    Timeouts,
+};
 use crate::base::name::{PoolName, SiteName};
 
 /// Checks what was read from `file`.
@@ -238,8 +241,36 @@ impl From<&keys::Limits> for Limits {
             h2_streams: to_u32(keys.h2_streams.value.0),
             idle_connections: to_usize(keys.idle_connections.value.0),
             concurrent_requests: most(keys.concurrent_requests.as_ref()),
+            client: keys
+                .client
+                .as_ref()
+                .map_or_else(ClientLimits::default, |at| ClientLimits::from(&at.value)),
         }
     }
+}
+
+impl From<&keys::ClientLimits> for ClientLimits {
+    fn from(keys: &keys::ClientLimits) -> Self {
+        Self {
+            connections: most(keys.connections.as_ref()),
+            handshakes: rate(keys.handshakes.as_ref()),
+            requests: rate(keys.requests.as_ref()),
+            concurrent_requests: most(keys.concurrent_requests.as_ref()),
+        }
+    }
+}
+
+/// A rate with its burst: unless another one is written, as many as its number.
+fn rate(written: Option<&At<RateKey>>) -> Option<Rate> {
+    let (rate, burst) = match &written?.value {
+        RateKey::Rate(rate) => (*rate, None),
+        RateKey::Forms(forms) => (forms.rate.as_ref()?.value, forms.burst.as_ref()),
+    };
+    Some(Rate {
+        count: rate.count,
+        per: rate.per,
+        burst: most(burst).unwrap_or(rate.count),
+    })
 }
 
 impl From<&keys::Timeouts> for Timeouts {
@@ -287,12 +318,12 @@ fn to_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// For numbers whose key bounds them far below.
 /// How many of something there are at most.
 fn most(written: Option<&At<Count<1, 1_000_000>>>) -> Option<NonZeroU32> {
     NonZeroU32::new(to_u32(written?.value.0))
 }
 
+/// For numbers whose key bounds them far below.
 fn to_u32(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }

@@ -5,6 +5,7 @@
 pub(crate) mod http;
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -215,6 +216,35 @@ impl Text for Timeout {
             ));
         }
         Ok(Self(duration))
+    }
+}
+
+/// How many in which time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate {
+    pub(crate) count: NonZeroU32,
+    pub(crate) per: Duration,
+}
+
+impl Text for Rate {
+    const WHAT: &'static str = "a rate";
+    const UNIT: Option<(&'static str, UnitError)> = Some(("/s", UnitError::Rate));
+    const PATTERN: Option<&'static str> = Some("^[1-9][0-9]*/(s|m|h)$");
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        const MOST: u64 = 1_000_000;
+        let (number, per) = units::rate(text).map_err(|error| {
+            let message = format!("`{text}` is not a rate");
+            Wrong::new(message, format!("write {error}"))
+        })?;
+        let count = u32::try_from(number).ok().and_then(NonZeroU32::new);
+        match count {
+            Some(count) if number <= MOST => Ok(Self { count, per }),
+            _ => Err(Wrong::new(
+                format!("`{text}` is out of bounds"),
+                format!("the number is at most {MOST}"),
+            )),
+        }
     }
 }
 

@@ -92,9 +92,11 @@ fn ready(control: &Control) -> Answer {
 fn metrics(desk: &Desk) -> Answer {
     let board = &desk.control.board;
     let latest = board.latest();
+    let snapshot = desk.snapshots.reader().load();
     let scrape = Scrape {
         figures: &board.figures(),
-        pools: &desk.snapshots.reader().load().pools,
+        pools: &snapshot.pools,
+        clients: &snapshot.clients,
         ailing: latest.as_ref().map_or(&[][..], |outcome| &outcome.sites),
     };
     respond(

@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::base::clients::{Clients, Excess};
 use crate::controlplane::reload::board::Figures;
 use crate::controlplane::reload::outcome::{Ailing, Ails};
 use crate::dataplane::upstream::health::Standing;
@@ -20,6 +21,7 @@ pub(super) struct Scrape<'a> {
     pub(super) figures: &'a Figures,
     pub(super) pools: &'a [Arc<Pool>],
     pub(super) ailing: &'a [Ailing],
+    pub(super) clients: &'a Clients,
 }
 
 /// A counter of copies.
@@ -92,7 +94,8 @@ impl fmt::Display for Scrape<'_> {
         let help = "A site that never was good: its requests get 503.";
         self.sites(out, name, help, Ails::LeftOut)?;
         self.pools(out)?;
-        self.copies(out)
+        self.copies(out)?;
+        self.clients(out)
     }
 }
 
@@ -142,6 +145,18 @@ impl Scrape<'_> {
         for ailing in self.ailing.iter().filter(|ailing| ailing.state == state) {
             let site = Label(ailing.site.as_str());
             writeln!(out, "{name}{{site=\"{site}\"}} 1")?;
+        }
+        Ok(())
+    }
+
+    /// What the limits of clients have refused.
+    fn clients(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = "lockgate_client_refusals_total";
+        let help = "Connections, handshakes and requests that a limit of `limits.client` refused.";
+        family(out, name, "counter", help)?;
+        for excess in Excess::ALL {
+            let (limit, refused) = (excess.key(), self.clients.refused(excess));
+            writeln!(out, "{name}{{limit=\"{limit}\"}} {refused}")?;
         }
         Ok(())
     }
@@ -241,6 +256,7 @@ mod tests {
             figures: &figures,
             ailing: &ailing,
             pools: &[],
+            clients: &Clients::default(),
         };
         let told = scrape.to_string();
         let (comments, samples): (Vec<_>, Vec<_>) =
@@ -256,9 +272,13 @@ mod tests {
             "lockgate_site_frozen{site=\"a\\\\\\\"b\"} 1",
             "lockgate_site_frozen{site=\"blog\"} 1",
             "lockgate_site_left_out{site=\"shop\"} 1",
+            "lockgate_client_refusals_total{limit=\"connections\"} 0",
+            "lockgate_client_refusals_total{limit=\"handshakes\"} 0",
+            "lockgate_client_refusals_total{limit=\"requests\"} 0",
+            "lockgate_client_refusals_total{limit=\"concurrent_requests\"} 0",
         ];
         assert_eq!(samples, expected);
-        assert_eq!(comments.len(), 2 * 15);
+        assert_eq!(comments.len(), 2 * 16);
         assert!(told.ends_with('\n'));
     }
 }

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::base::clients;
 use crate::base::fault::Fault;
 use crate::base::name::{PoolName, SiteName};
 use crate::base::secret::{Secret, SecretBytes};
@@ -31,6 +32,7 @@ use crate::config::listener::Listener;
 use crate::config::pool::{Pool as PoolConfig, SessionSecret, Sticky};
 use crate::config::route::{Match as MatchConfig, Route as RouteConfig};
 use crate::config::site;
+use crate::config::{ClientLimits, Config, Rate};
 use crate::dataplane::route::{Match, RouteTable};
 use crate::dataplane::snapshot::{Limits, ListenerPlan, Route, Snapshot, Timeouts};
 use crate::dataplane::upstream::pool::Pool;
@@ -201,6 +203,7 @@ impl<'a> Compiler<'a> {
             trusted_proxies: config.trusted_proxies.clone().into(),
             limits: limits(config),
             running: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.running)),
+            clients: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.clients)),
             timeouts: Arc::new(timeouts(config)),
             sessions: self.sessions.get().cloned().flatten(),
             access_log: previous.and_then(|previous| previous.access_log.clone()),
@@ -394,6 +397,17 @@ fn limits(config: &Config) -> Limits {
         h2_streams: limits.h2_streams,
         idle_connections: limits.idle_connections,
         concurrent_requests: limits.concurrent_requests,
+        client: client_limits(&limits.client),
+    }
+}
+
+fn client_limits(limits: &ClientLimits) -> clients::Limits {
+    let rate = |rate: Rate| clients::Rate::new(rate.count, rate.per, rate.burst);
+    clients::Limits {
+        connections: limits.connections,
+        handshakes: limits.handshakes.map(rate),
+        requests: limits.requests.map(rate),
+        exchanges: limits.concurrent_requests,
     }
 }
 

@@ -6,8 +6,10 @@ use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::base::clients::{self, Clients, Excess, Owned, Refused};
 use crate::base::clock;
 use crate::base::deadline::{Deadline, Deadlines};
 use crate::base::fault::Fault;
@@ -316,6 +319,10 @@ pub struct Closing {
     /// The counts of exchanges in progress, of all and of the route, where they are limited.
     in_all: Option<Counted>,
     at_route: Option<Counted>,
+    /// The count of the client's exchanges in progress, where they are limited.
+    of_client: Option<Owned>,
+    /// Seconds until a client that was refused may come again; 0 if it was not.
+    pub wait: u32,
     /// The downstream connection's count.
     pub active: Active,
     /// The deadline for what the endpoint does next.
@@ -391,6 +398,61 @@ impl Closing {
         Ok(())
     }
 
+    /// Counts the request and the exchange of its client where there is a limit to them.
+    ///
+    /// # Errors
+    /// [`Fault::RateLimited`] and [`Fault::ClientLimit`] when it is one too many.
+    #[inline]
+    pub fn count_client(&mut self, snapshot: &Snapshot) -> Result<(), Fault> {
+        match snapshot.limits.client {
+            clients::Limits {
+                requests: None,
+                exchanges: None,
+                ..
+            } => Ok(()),
+            clients::Limits {
+                requests,
+                exchanges,
+                ..
+            } => self.enter_client(&snapshot.clients, requests, exchanges),
+        }
+    }
+
+    fn enter_client(
+        &mut self,
+        clients: &Arc<Clients>,
+        requests: Option<clients::Rate>,
+        exchanges: Option<NonZeroU32>,
+    ) -> Result<(), Fault> {
+        let (client, now) = (self.record.client, clock::nanos(self.record.started));
+        match clients.begin(client, requests, exchanges, now) {
+            Ok(owned) => {
+                self.of_client = owned;
+                Ok(())
+            }
+            Err(refused) => Err(self.refuse(refused)),
+        }
+    }
+
+    #[cold]
+    fn refuse(&mut self, refused: Refused) -> Fault {
+        let Refused {
+            excess,
+            wait,
+            untold,
+        } = refused;
+        if let Some(refusals) = untold {
+            let client = self.record.client;
+            let limit = excess.key();
+            tracing::warn!(%client, limit, refusals, "a limit of `limits.client` refuses requests, the last of this client");
+        }
+        self.wait = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+        match excess {
+            Excess::Requests => Fault::RateLimited,
+            Excess::Connections | Excess::Handshakes | Excess::Exchanges => Fault::ClientLimit,
+        }
+    }
+
     /// The accounts of an exchange that has just begun.
     pub fn new(record: Record, active: Active) -> Self {
         Self {
@@ -399,6 +461,8 @@ impl Closing {
             in_flight: None,
             in_all: None,
             at_route: None,
+            of_client: None,
+            wait: 0,
             active,
             deadline: None,
             pause: Duration::MAX,

@@ -47,7 +47,10 @@ async fn line(
     closing: &mut Closing,
 ) -> Result<Answer, Fault> {
     let snapshot = engine.snapshot();
-    headers::admit(engine, downstream, &snapshot, &mut inbound, closing)?;
+    let admitted = headers::admit(engine, downstream, &snapshot, &mut inbound, closing);
+    // What is refused is counted too.
+    let counted = closing.count_client(&snapshot);
+    admitted.and(counted)?;
     if let Some(answer) = respond::readiness(engine, downstream, &inbound) {
         return Ok(answer);
     }

@@ -134,8 +134,14 @@ pub fn fault(fault: Fault, style: Style, mut closing: Box<Closing>) -> Reply<Res
     if let Some(kind) = proxy_status(fault) {
         fields.insert(PROXY_STATUS, kind);
     }
-    if fault.status() == StatusCode::SERVICE_UNAVAILABLE {
-        fields.insert(header::RETRY_AFTER, RETRY_AFTER);
+    match fault.status() {
+        StatusCode::SERVICE_UNAVAILABLE => {
+            fields.insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        StatusCode::TOO_MANY_REQUESTS => {
+            fields.insert(header::RETRY_AFTER, closing.wait.max(1).into());
+        }
+        _ => {}
     }
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     let Answer { mut head, body, .. } = Answer::own(response);
@@ -206,6 +212,7 @@ fn sentence(status: StatusCode) -> &'static str {
         404 => "There is nothing here.",
         408 => "The request took too long to arrive.",
         414 | 431 => "The request is too large.",
+        429 => "These are too many requests: come again later.",
         421 => "This connection is not for that host.",
         400..=499 => "The request cannot be served as it is.",
         500 => "Something went wrong here.",
@@ -221,7 +228,7 @@ fn grpc(fault: Fault) -> Response<Bytes> {
     let code = match fault.code() {
         400 => "13",
         404 | 501 | 505 => "12",
-        431 | 414 => "8",
+        414 | 429 | 431 => "8",
         _ => "14",
     };
     let mut response = Response::new(Bytes::new());

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::TcpListener as StdTcpListener;
+use std::net::{IpAddr, TcpListener as StdTcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,13 +11,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::base::addr::ClientAddr;
+use crate::base::clients::{Owned, Refused};
 use crate::base::clock;
 use crate::base::drain::Drain;
 use crate::base::name::ListenerName;
 use crate::dataplane::http::Engine;
 use crate::dataplane::listener::connection::{self, Arrival};
 use crate::dataplane::listener::socket;
-use crate::dataplane::snapshot::ListenerPlan;
+use crate::dataplane::snapshot::{ListenerPlan, Snapshot};
 
 /// The wait after an accept that failed for want of descriptors or memory: long enough for some to come free.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -204,15 +205,43 @@ impl Host {
             tracing::error!(listener = %self.name, "a listener without a plan");
             return;
         };
+        let snapshot = self.engine.snapshot();
+        let Ok(owned) = admit(&snapshot, client) else {
+            return;
+        };
         let arrival = Arrival {
             engine: Rc::clone(&self.engine),
             census: Rc::clone(&self.census),
             plan: Arc::clone(plan),
             stream,
             client,
+            owned,
             guest: self.drain.guest(),
         };
         tokio::task::spawn_local(connection::serve(arrival, self.census.enter()));
+    }
+}
+
+/// Counts a connection of its client where there is a limit to them; one too many is closed before a byte is read of it.
+fn admit(snapshot: &Snapshot, client: ClientAddr) -> Result<Option<Owned>, ()> {
+    let Some(most) = snapshot.limits.client.connections else {
+        return Ok(None);
+    };
+    let client = client.ip();
+    if snapshot.trusts(client) {
+        return Ok(None);
+    }
+    let now = clock::nanos(clock::coarse());
+    let entered = snapshot.clients.connect(client, most, now);
+    entered.map_err(|refused| tell(client, refused))
+}
+
+/// Tells now and then that clients are refused.
+pub(super) fn tell(client: IpAddr, refused: Refused) {
+    let Refused { excess, untold, .. } = refused;
+    if let Some(refusals) = untold {
+        let limit = excess.key();
+        tracing::warn!(%client, limit, refusals, "a limit of `limits.client` closes connections, the last of this client");
     }
 }
 

@@ -11,13 +11,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::base::addr::ClientAddr;
+use crate::base::clients::Owned;
 use crate::base::clock;
 use crate::base::deadline::TICK;
 use crate::base::drain::{Guest, Phase};
 use crate::base::fault::Fault;
 use crate::dataplane::context::{Facts, Secure};
 use crate::dataplane::http::{Downstream, Engine, serve};
-use crate::dataplane::listener::accept::{Census, Present};
+use crate::dataplane::listener::accept::{self, Census, Present};
 use crate::dataplane::snapshot::ListenerPlan;
 use crate::dataplane::tls::{self, AcceptError, Alpn, ServerPlan, Stream, Tcp};
 
@@ -39,6 +40,8 @@ pub(super) struct Arrival {
     pub(super) plan: Arc<ListenerPlan>,
     pub(super) stream: TcpStream,
     pub(super) client: ClientAddr,
+    /// The count of its client's connections, where they are limited.
+    pub(super) owned: Option<Owned>,
     pub(super) guest: Guest,
 }
 
@@ -49,13 +52,14 @@ type Rest = Pin<Box<dyn Future<Output = ()>>>;
 ///
 /// Its beginning and what it comes to are boxed apart: a task is as large as the largest thing that it ever waits
 /// for, and most of a connection's life is waiting for the next request.
-pub(super) fn serve(arrival: Arrival, present: Present) -> impl Future<Output = ()> {
+pub(super) fn serve(mut arrival: Arrival, present: Present) -> impl Future<Output = ()> {
+    let owned = arrival.owned.take();
     let beginning = Box::pin(begin(arrival));
     async move {
         if let Some(rest) = beginning.await {
             rest.await;
         }
-        drop(present);
+        drop((owned, present));
     }
 }
 
@@ -150,8 +154,20 @@ async fn in_tls(arrival: Arrival, tls: &ServerPlan, born: Instant) -> Option<Res
         stream,
         client,
         guest,
+        owned: _,
     } = arrival;
-    let within = born + engine.snapshot().timeouts.handshake;
+    let snapshot = engine.snapshot();
+    let within = born + snapshot.timeouts.handshake;
+    if let Some(rate) = snapshot.limits.client.handshakes
+        && !snapshot.trusts(client.ip())
+        && let Err(refused) = snapshot
+            .clients
+            .handshake(client.ip(), rate, clock::nanos(born))
+    {
+        accept::tell(client.ip(), refused);
+        return None;
+    }
+    drop(snapshot);
     let handshake = async {
         let limit = engine.snapshot().limits.handshakes;
         let _turn = census.handshakes(limit).acquire().await;
