@@ -112,6 +112,8 @@ faults! {
     ClientGone: "client_gone" Downstream 499 Never "";
     /// The client took nothing of the answer for too long.
     ClientStalled: "client_stalled" Downstream 499 Never "";
+    /// The client sent more frames of HTTP/2 that carry nothing than there is any use for: its connection was ended.
+    ControlFlood: "control_flood" Downstream 499 Never "";
     /// No route matches the request.
     NoRoute: "no_route" Ours 404 Never "destination_not_found";
     /// The pool has no endpoint that could take the request.

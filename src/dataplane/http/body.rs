@@ -513,6 +513,9 @@ impl http_body::Body for ResponseBody {
         if let Some(fault) = this.broken.take() {
             return Poll::Ready(Some(Err(this.fail(fault))));
         }
+        if let Some(closing) = &this.closing {
+            this.source.read_modestly(closing.active.is_crowded());
+        }
         let frame = match this.source.poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {

@@ -153,6 +153,9 @@ pub fn admit(
     record.request_id = Some(engine.request_ids.pick(given));
     if parts.version == Version::HTTP_2 {
         judge_http2(snapshot, parts)?;
+        if !closing.active.hold(header_bytes(parts)) {
+            return Err(Fault::Overloaded);
+        }
     }
     if parts.method == Method::CONNECT && parts.extensions.get::<ConnectProtocol>().is_none() {
         return Err(Fault::MethodRefused);
@@ -193,6 +196,17 @@ fn host_of(parts: &Parts) -> Result<HeaderValue, Fault> {
         return Err(Fault::HostInvalid);
     }
     HeaderValue::from_str(authority.as_str()).map_err(|_| Fault::HostInvalid)
+}
+
+/// The bytes of a header, and what each field takes besides (RFC 7541 §4.1).
+fn header_bytes(parts: &Parts) -> usize {
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    let fields = parts.headers.iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + 32);
+    target + fields.sum::<usize>()
 }
 
 /// Judges what hyper's codec of HTTP/2 lets through, by the rules that ours for HTTP/1 has of itself.

@@ -6,6 +6,7 @@
 
 pub mod attempts;
 pub mod body;
+pub mod calm;
 pub mod exchange;
 pub mod expect;
 pub mod forward;
@@ -44,6 +45,12 @@ use crate::dataplane::upstream::head::AnswerHead;
 use crate::telemetry::access_log::Record;
 use crate::telemetry::request_id::RequestIds;
 use crate::telemetry::worker_log::WorkerLog;
+
+/// Streams of one connection of which much is read at a time; of more, little each.
+const MODEST_STREAMS: usize = 8;
+
+/// Bytes of headers that the exchanges of one HTTP/2 connection hold at a time: as many as 128 streams with 4 KiB each.
+const H2_HELD_BYTES: usize = 512 << 10;
 
 /// What a worker lends to the exchanges on it.
 #[derive(Debug)]
@@ -128,6 +135,8 @@ pub struct Downstream {
     /// When it was accepted.
     pub born: Instant,
     active: Cell<usize>,
+    /// Bytes of the headers of those, as far as they are counted.
+    held: Cell<usize>,
     served: Cell<u64>,
     /// Exchanges that the client has left before their end.
     abandoned: Cell<u32>,
@@ -147,6 +156,7 @@ impl Downstream {
             guest,
             born,
             active: Cell::new(0),
+            held: Cell::new(0),
             served: Cell::new(0),
             abandoned: Cell::new(0),
             idle_since: Cell::new(born),
@@ -162,6 +172,7 @@ impl Downstream {
         self.served.set(self.served.get() + 1);
         Active {
             downstream: Rc::clone(self),
+            held: Cell::new(0),
         }
     }
 }
@@ -182,12 +193,27 @@ pub enum Flow {
 #[derive(Debug)]
 pub struct Active {
     downstream: Rc<Downstream>,
+    /// Bytes of its header, as far as they are counted.
+    held: Cell<usize>,
 }
 
 impl Active {
     /// Why the connection was cut, if it was.
     pub fn verdict(&self) -> Option<Fault> {
         self.downstream.verdict.get()
+    }
+
+    /// Whether the client has so many answers coming that little is to be read of each at a time.
+    pub fn is_crowded(&self) -> bool {
+        self.downstream.active.get() > MODEST_STREAMS
+    }
+
+    /// Takes bytes of a header in hand, until the exchange is over; whether the connection's exchanges may hold so many.
+    pub fn hold(&self, bytes: usize) -> bool {
+        let held = self.downstream.held.get() + bytes;
+        self.downstream.held.set(held);
+        self.held.set(self.held.get() + bytes);
+        held <= H2_HELD_BYTES
     }
 
     /// Notes what the answer's body did.
@@ -213,6 +239,8 @@ impl Drop for Active {
         downstream
             .active
             .set(downstream.active.get().saturating_sub(1));
+        let held = downstream.held.get().saturating_sub(self.held.get());
+        downstream.held.set(held);
         downstream.idle_since.set(clock::coarse());
     }
 }

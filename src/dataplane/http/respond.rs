@@ -124,6 +124,11 @@ fn measured(head: &mut AnswerHead, body: AnswerBody<RequestBody>) -> AnswerBody<
 
 /// The answer that a fault becomes.
 pub fn fault(fault: Fault, style: Style, mut closing: Box<Closing>) -> Reply<ResponseBody> {
+    // A client that we cut off is gone for a reason.
+    let fault = match fault {
+        Fault::ClientGone => closing.active.verdict().unwrap_or(fault),
+        fault => fault,
+    };
     closing.record.fault.get_or_insert(fault);
     let (mut response, logged) = match style.form {
         Form::Grpc => (grpc(fault), StatusCode::OK.as_u16()),

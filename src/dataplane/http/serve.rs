@@ -26,6 +26,7 @@ use crate::base::deadline::Deadline;
 use crate::base::drain::{GRACE, Phase};
 use crate::base::fault::Fault;
 use crate::base::gather::Gather;
+use crate::dataplane::http::calm::{self, Calm};
 use crate::dataplane::http::exchange::exchange;
 use crate::dataplane::http::framing::{self, TARGET_BYTES};
 use crate::dataplane::http::headers::Inbound;
@@ -36,7 +37,7 @@ use crate::dataplane::snapshot::{Limits, Timeouts};
 /// HTTP/2 windows of a stream and of a connection, and what a stream may buffer that its client does not take.
 const H2_STREAM_WINDOW: u32 = 256 << 10;
 const H2_CONNECTION_WINDOW: u32 = 1 << 20;
-const H2_SEND_BUFFER: usize = 64 << 10;
+const H2_SEND_BUFFER: usize = 16 << 10;
 
 /// Streams that a client may have reset before we looked at them, and those that we may have reset, on one
 /// connection; beyond it the connection ends.
@@ -187,7 +188,8 @@ where
             }
         })
     };
-    let (gather, outlet) = Gather::new(io);
+    let (calm, is_flood) = Calm::new(io);
+    let (gather, outlet) = Gather::new(calm);
     let executor = OnThisWorker {
         engine: Rc::clone(&engine),
         downstream: Rc::clone(&downstream),
@@ -209,6 +211,10 @@ where
     let mut watch = Watch::new(&engine, &downstream, &snapshot.timeouts);
     let ended = poll_fn(|cx| {
         let polled = Pin::new(&mut connection).poll(cx);
+        if is_flood.get() {
+            downstream.verdict.set(Some(Fault::ControlFlood));
+            return Poll::Ready(None);
+        }
         if let Poll::Ready(Err(error)) = outlet.poll_flush(cx) {
             tracing::debug!(%error, "a client connection broke");
             return Poll::Ready(None);
@@ -245,12 +251,27 @@ where
         tracing::debug!(%error, "a client connection ended");
     }
     drop(connection);
-    if ended.is_some()
-        && let Some(mut client) = outlet.into_io()
-    {
+    let Some(client) = outlet.into_io() else {
+        return;
+    };
+    let mut client = client.into_io();
+    if is_flood.get() {
+        Box::pin(calm_down(&mut client)).await;
+    } else if ended.is_some() {
         // The codec has closed our half. What crossed the last GOAWAY is unread still.
         Box::pin(linger(&mut client)).await;
     }
+}
+
+/// Tells a client why its connection ends that sent too many frames which carry nothing.
+async fn calm_down<T: AsyncRead + AsyncWrite + Unpin>(client: &mut T) {
+    let farewell = async {
+        client.write_all(&calm::farewell()).await?;
+        client.shutdown().await
+    };
+    // Whether it takes our last word or not: the connection ends.
+    drop(tokio::time::timeout(LINGER, farewell).await);
+    linger(client).await;
 }
 
 /// Writes the record of what ended before it was an exchange: a connection without a request, or a head that broke
@@ -258,6 +279,8 @@ where
 fn note_unserved(engine: &Engine, downstream: &Downstream, head_cut: bool) {
     let fault = match downstream.verdict.get() {
         Some(Fault::FirstByteTimeout) => Fault::FirstByteTimeout,
+        // The exchanges that it ends have records of their own.
+        Some(Fault::ControlFlood) if downstream.active.get() == 0 => Fault::ControlFlood,
         _ if head_cut => Fault::ClientGone,
         _ => return,
     };

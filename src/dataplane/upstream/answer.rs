@@ -38,6 +38,14 @@ where
         }
     }
 
+    /// Has little of it read at a time, or as much as there is. What comes on a shared connection has a window there.
+    pub fn read_modestly(&mut self, is_modest: bool) {
+        match self {
+            Self::Http1(flow, _) => flow.read_modestly(is_modest),
+            Self::Whole(_) | Self::Http2(..) => {}
+        }
+    }
+
     /// The next frame; `None` at the end.
     ///
     /// # Errors

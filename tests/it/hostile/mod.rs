@@ -4,6 +4,7 @@
 //! Each module is a part of the table. A [`Row`] is played on a connection of its own, first whole, then byte by
 //! byte; [`check`] holds it against all four. RFC 9110, RFC 9112 and RFC 9113.
 
+mod floods;
 mod frames;
 mod framing;
 mod h2;

@@ -17,6 +17,9 @@ use crate::dataplane::tls::Stream;
 /// What is left of a body up to this size is read into a buffer of its own.
 const SHORT: usize = 16 << 10;
 
+/// What is read at a time of a body whose client has many answers coming.
+const MODEST_READ: usize = 8 << 10;
+
 /// An answer's body that is not all there.
 #[derive(Debug)]
 pub struct Flow<B> {
@@ -25,6 +28,8 @@ pub struct Flow<B> {
     pub(super) rest: Bytes,
     pub(super) body: Left,
     pub(super) keeps_alive: bool,
+    /// Little is read at a time.
+    pub(super) is_modest: bool,
 }
 
 /// What is to come of the body.
@@ -45,6 +50,12 @@ where
     pub fn settle(&mut self) -> Option<Wire> {
         let wire = self.wire.take()?;
         (self.keeps_alive && self.sending.is_done() && self.rest.is_empty()).then_some(wire)
+    }
+
+    /// Reads little at a time, or as much as there is: what is read waits for the client, and one with many answers coming
+    /// may take none of them.
+    pub fn read_modestly(&mut self, is_modest: bool) {
+        self.is_modest = is_modest;
     }
 
     /// Whether nothing more comes.
@@ -93,6 +104,11 @@ where
                 Left::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX),
                 Left::Chunked(_) | Left::UntilClose => usize::MAX,
             };
+            let left = if self.is_modest {
+                left.min(MODEST_READ)
+            } else {
+                left
+            };
             match ready!(poll_read_body(&mut wire.stream, cx, &mut self.rest, left)) {
                 Ok(1..) => {}
                 Ok(0) if matches!(self.body, Left::UntilClose) => {
@@ -135,7 +151,11 @@ fn poll_read_body(
     if left <= SHORT {
         let mut buffer = BytesMut::new();
         let read = poll_read(stream, cx, &mut buffer, left);
-        *rest = buffer.freeze();
+        *rest = if buffer.len() < left / 2 {
+            Bytes::copy_from_slice(&buffer)
+        } else {
+            buffer.freeze()
+        };
         return read;
     }
     ready!(stream.poll_readable(cx));

@@ -194,6 +194,7 @@ where
             Framing::UntilClose => Left::UntilClose,
         },
         keeps_alive: decoded.keeps_alive,
+        is_modest: false,
     };
     let rest = match flow.body {
         Left::Length(left) if left <= flow.rest.len() as u64 => {
@@ -413,7 +414,10 @@ where
             self.queue.pop_front();
         }
         self.out.advance(written);
-        if self.out.is_empty() {
+        if self.out.is_empty() && self.body.is_none() && self.out.capacity() > HEAD_WRITE {
+            // The wait for the answer may be long, and a large head is memory.
+            self.out = BytesMut::new();
+        } else if self.out.is_empty() {
             self.out.clear();
         }
         Poll::Ready(Ok(()))
