@@ -6,6 +6,10 @@
 
 #![expect(clippy::panic, reason = "a test ends by it")]
 
+#[path = "house/bounds.rs"]
+mod bounds;
+#[path = "house/limits.rs"]
+mod limits;
 #[path = "house/source.rs"]
 mod source;
 
@@ -630,6 +634,105 @@ fn undocumented_faults(page: &str) -> Vec<String> {
         .filter(|token| !page.contains(&format!("| `{token}` |")))
         .map(|token| format!("docs/reference/faults.md: `{token}` is not documented"))
         .collect()
+}
+
+#[test]
+fn every_limit_is_what_its_page_tells() {
+    let files = rust_files("src");
+    let constants: Vec<_> = files
+        .iter()
+        .flat_map(|file| limits::constants(&file.text))
+        .collect();
+    let page = read("docs/limits.md");
+    pass(limits::broken(&page, &read("docs/reference/config.md"), &constants).into_iter());
+}
+
+#[test]
+fn a_limit_that_its_page_tells_wrong_is_named() {
+    let constants = limits::constants(
+        "const LIMIT: usize = 64 << 10;\nconst WAIT: Duration = Duration::from_secs(2 * 60);\n\
+         #[cfg(test)]\nmod tests {\nconst LIMIT: usize = 1;\n",
+    );
+    let reference = "## Limits\n\n| `size` | a size | `32KiB` | Bytes. |\n| `most` | a number | no limit | All. |\n";
+    let check = |row: &str, expected: usize| {
+        let broken = limits::broken(row, reference, &constants);
+        assert_eq!(broken.len(), expected, "{row}: {broken:?}");
+    };
+    check("| bytes | 64 KiB | `LIMIT` | |", 0);
+    check("| bytes | 65 536 | `LIMIT` | |", 0);
+    check("| bytes | 65 KiB | `LIMIT` | |", 1);
+    check("| bytes | 64 KiB | `OTHER_LIMIT` | |", 1);
+    check("| time, and bytes | 2 min, 64 KiB | `WAIT`, `LIMIT` | |", 0);
+    check("| time | 2 s | `WAIT` | |", 1);
+    check("| bytes | 32 KiB | `limits.size` | |", 0);
+    check("| bytes | 31 KiB | `limits.size` | |", 1);
+    check("| bytes | 32 KiB | `limits.length` | |", 1);
+    check("| all | none | `limits.most`, also of a route | |", 0);
+    check("| all | 5 | `limits.most` | |", 1);
+}
+
+/// Constants that end as limits do and are none that anybody outside meets.
+const NO_LIMITS: &[(&str, &str)] = &[
+    ("NAME_LIMIT", "the longest word of a list of ours"),
+    ("COPY_LIMIT", "larger pieces are sent from where they are"),
+];
+
+#[test]
+fn every_limit_has_its_row() {
+    let page = read("docs/limits.md");
+    let files = rust_files("src");
+    let missing = files.iter().flat_map(|file| {
+        let constants = limits::constants(&file.text).into_iter();
+        let name = file.name.clone();
+        let is_limit = |name: &str| {
+            ["_LIMIT", "_TIMEOUT", "_AT_A_TIME"]
+                .iter()
+                .any(|end| name.ends_with(end))
+        };
+        constants
+            .filter(move |one| is_limit(&one.name) && !file.name.starts_with("src/demo/"))
+            .map(move |one| (name.clone(), one.name))
+    });
+    let missing = missing.filter(|(_, name)| {
+        !page.contains(&format!("`{name}`")) && !NO_LIMITS.iter().any(|(known, _)| known == name)
+    });
+    pass(missing.map(|(file, name)| format!("{file}: `{name}` has no row in docs/limits.md")));
+}
+
+#[test]
+fn every_loop_and_every_queue_has_a_reason_to_end() {
+    let page = read("docs/limits.md");
+    let files = rust_files("src");
+    pass(
+        files
+            .iter()
+            .flat_map(|file| bounds::broken(&below("src", &file.name), &file.text, &page)),
+    );
+    let is_there = |name: &str| files.iter().any(|file| below("src", &file.name) == name);
+    let loops = bounds::LOOPS.iter().map(|(file, ..)| file);
+    let gone = loops.chain(bounds::QUEUES.iter().map(|(file, _)| file));
+    pass(
+        gone.filter(|file| !is_there(file))
+            .map(|file| format!("tests/house/bounds.rs: src/{file} is not there")),
+    );
+}
+
+#[test]
+fn a_loop_or_a_queue_without_a_reason_is_named() {
+    let check = |file: &str, source: &str, expected: usize| {
+        let broken = bounds::broken(file, source, "`QUEUE_LIMIT`");
+        assert_eq!(broken.len(), expected, "{file}: {source}: {broken:?}");
+    };
+    check("base/name.rs", "fn f() { loop { } }", 1);
+    check("base/name.rs", "fn f() { while a { } } // loop {", 0);
+    check("base/name.rs", "fn f() { }\nmod tests {\nfn g() { loop { } } }", 0);
+    check("base/deadline.rs", "fn f() { loop { } }", 0);
+    check("base/deadline.rs", "fn f() { }", 1);
+    check("base/name.rs", "fn f() { let (a, b) = mpsc::channel(); }", 1);
+    check("base/name.rs", "fn f() { let (a, b) = mpsc::unbounded_channel(); }", 1);
+    check("base/name.rs", "fn f() { let (a, b) = mpsc::channel(LIMIT); }", 0);
+    check("base/name.rs", "struct A { queue: VecDeque<u8> }", 1);
+    check("config/parse.rs", "fn f() { loop { } }", 0);
 }
 
 // The project's files.

@@ -25,6 +25,10 @@ use crate::controlplane::reload::files::{self, Fingerprint};
 /// Settle times for which files that keep changing may put off a look.
 const RESTLESS_LIMIT: u32 = 10;
 
+/// How long nothing may have changed before files are read, and how often they are looked at without any hint.
+const QUIET: Duration = Duration::from_millis(200);
+const POLL_EVERY: Duration = Duration::from_secs(5);
+
 /// The files that matter, and their state as the loop has seen it.
 #[derive(Clone, Debug)]
 pub struct Watched {
@@ -50,8 +54,8 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Self {
-            settle: Duration::from_millis(200),
-            poll: Duration::from_secs(5),
+            settle: QUIET,
+            poll: POLL_EVERY,
             hints: true,
         }
     }
