@@ -725,12 +725,28 @@ fn a_loop_or_a_queue_without_a_reason_is_named() {
     };
     check("base/name.rs", "fn f() { loop { } }", 1);
     check("base/name.rs", "fn f() { while a { } } // loop {", 0);
-    check("base/name.rs", "fn f() { }\nmod tests {\nfn g() { loop { } } }", 0);
+    check(
+        "base/name.rs",
+        "fn f() { }\nmod tests {\nfn g() { loop { } } }",
+        0,
+    );
     check("base/deadline.rs", "fn f() { loop { } }", 0);
     check("base/deadline.rs", "fn f() { }", 1);
-    check("base/name.rs", "fn f() { let (a, b) = mpsc::channel(); }", 1);
-    check("base/name.rs", "fn f() { let (a, b) = mpsc::unbounded_channel(); }", 1);
-    check("base/name.rs", "fn f() { let (a, b) = mpsc::channel(LIMIT); }", 0);
+    check(
+        "base/name.rs",
+        "fn f() { let (a, b) = mpsc::channel(); }",
+        1,
+    );
+    check(
+        "base/name.rs",
+        "fn f() { let (a, b) = mpsc::unbounded_channel(); }",
+        1,
+    );
+    check(
+        "base/name.rs",
+        "fn f() { let (a, b) = mpsc::channel(LIMIT); }",
+        0,
+    );
     check("base/name.rs", "struct A { queue: VecDeque<u8> }", 1);
     check("config/parse.rs", "fn f() { loop { } }", 0);
 }

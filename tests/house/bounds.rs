@@ -7,36 +7,152 @@ use crate::source;
 
 /// Why the loops of a file do not go on for ever without waiting.
 pub(crate) const LOOPS: &[(&str, usize, &str)] = &[
-    ("app/command.rs", 1, "waits for signals, for as long as the process lives"),
-    ("base/deadline.rs", 1, "waits for the tick, for as long as the worker lives"),
-    ("base/gather.rs", 1, "a write each, at most two: behind what waited, and of the pieces"),
-    ("base/stagger.rs", 1, "starts one each, then waits for those: DIALS_LIMIT"),
-    ("controlplane/admin/mod.rs", 1, "waits for callers: CALLERS_LIMIT"),
-    ("controlplane/discovery/dns/mod.rs", 1, "waits for lookups: LOOKUP_LIMIT"),
-    ("controlplane/prober.rs", 1, "waits for checks: CHECKS_AT_A_TIME"),
-    ("controlplane/process/systemd.rs", 1, "waits for the beat of the watchdog"),
-    ("controlplane/process/upgrade.rs", 2, "waits for demands; for a child that ends, within REAP_TIMEOUT"),
+    (
+        "app/command.rs",
+        1,
+        "waits for signals, for as long as the process lives",
+    ),
+    (
+        "base/deadline.rs",
+        1,
+        "waits for the tick, for as long as the worker lives",
+    ),
+    (
+        "base/gather.rs",
+        1,
+        "a write each, at most two: behind what waited, and of the pieces",
+    ),
+    (
+        "base/stagger.rs",
+        1,
+        "starts one each, then waits for those: DIALS_LIMIT",
+    ),
+    (
+        "controlplane/admin/mod.rs",
+        1,
+        "waits for callers: CALLERS_LIMIT",
+    ),
+    (
+        "controlplane/discovery/dns/mod.rs",
+        1,
+        "waits for lookups: LOOKUP_LIMIT",
+    ),
+    (
+        "controlplane/prober.rs",
+        1,
+        "waits for checks: CHECKS_AT_A_TIME",
+    ),
+    (
+        "controlplane/process/systemd.rs",
+        1,
+        "waits for the beat of the watchdog",
+    ),
+    (
+        "controlplane/process/upgrade.rs",
+        2,
+        "waits for demands; for a child that ends, within REAP_TIMEOUT",
+    ),
     ("controlplane/reload/ending.rs", 1, "waits for demands"),
-    ("controlplane/reload/mod.rs", 2, "waits for events: EVENTS_LIMIT"),
-    ("controlplane/reload/watch/mod.rs", 1, "waits for changes of files: QUIET and RESTLESS_LIMIT"),
-    ("dataplane/http/attempts.rs", 1, "waits for the attempt, until its deadline"),
-    ("dataplane/http/forward.rs", 1, "an attempt each: retry.attempts, STALE_REPEATS, REFUSALS, and one deadline over all"),
-    ("dataplane/http/framing/head.rs", 1, "a line each of what has been read: limits.header_bytes"),
-    ("dataplane/http/http1/answer/mod.rs", 1, "gathers frames up to WRITE_BYTES"),
-    ("dataplane/http/http1/connection/mod.rs", 4, "a step each, or waits for the socket: AHEAD_BYTES"),
-    ("dataplane/http/serve.rs", 2, "until the watch has nothing to say: each of its verdicts comes once"),
-    ("dataplane/http/upgrade.rs", 1, "waits for either side of a tunnel: BUFFER"),
-    ("dataplane/listener/accept.rs", 2, "waits for clients, and for room: limits.connections"),
-    ("dataplane/listener/connection.rs", 1, "waits for the first bytes, within timeouts.first_byte"),
-    ("dataplane/route/edges.rs", 1, "half of the slots are free, at one of which it ends"),
-    ("dataplane/route/tree.rs", 1, "a segment of the path each: TARGET_BYTES"),
-    ("dataplane/tls/acceptor.rs", 1, "waits for the hello, within timeouts.handshake"),
-    ("dataplane/upstream/client.rs", 3, "waits for the sweep; an idle connection each; waits for a place, within timeouts.connect"),
-    ("dataplane/upstream/http1/chunked.rs", 1, "takes something off what has been read"),
-    ("dataplane/upstream/http1/decode.rs", 1, "a line each of what has been read: limits.response_header_bytes"),
-    ("dataplane/upstream/http1/flow.rs", 1, "waits for the endpoint, or takes something off what came"),
-    ("dataplane/upstream/http1/mod.rs", 3, "waits for the endpoint or the socket: INTERIM_LIMIT, QUEUE_LIMIT"),
-    ("dataplane/upstream/pick/maglev.rs", 1, "a place each of a prime number of them, one of which is free"),
+    (
+        "controlplane/reload/mod.rs",
+        2,
+        "waits for events: EVENTS_LIMIT",
+    ),
+    (
+        "controlplane/reload/watch/mod.rs",
+        1,
+        "waits for changes of files: QUIET and RESTLESS_LIMIT",
+    ),
+    (
+        "dataplane/http/attempts.rs",
+        1,
+        "waits for the attempt, until its deadline",
+    ),
+    (
+        "dataplane/http/forward.rs",
+        1,
+        "an attempt each: retry.attempts, STALE_REPEATS, REFUSALS, and one deadline over all",
+    ),
+    (
+        "dataplane/http/framing/head.rs",
+        1,
+        "a line each of what has been read: limits.header_bytes",
+    ),
+    (
+        "dataplane/http/http1/answer/mod.rs",
+        1,
+        "gathers frames up to WRITE_BYTES",
+    ),
+    (
+        "dataplane/http/http1/connection/mod.rs",
+        4,
+        "a step each, or waits for the socket: AHEAD_BYTES",
+    ),
+    (
+        "dataplane/http/serve.rs",
+        2,
+        "until the watch has nothing to say: each of its verdicts comes once",
+    ),
+    (
+        "dataplane/http/upgrade.rs",
+        1,
+        "waits for either side of a tunnel: BUFFER",
+    ),
+    (
+        "dataplane/listener/accept.rs",
+        2,
+        "waits for clients, and for room: limits.connections",
+    ),
+    (
+        "dataplane/listener/connection.rs",
+        1,
+        "waits for the first bytes, within timeouts.first_byte",
+    ),
+    (
+        "dataplane/route/edges.rs",
+        1,
+        "half of the slots are free, at one of which it ends",
+    ),
+    (
+        "dataplane/route/tree.rs",
+        1,
+        "a segment of the path each: TARGET_BYTES",
+    ),
+    (
+        "dataplane/tls/acceptor.rs",
+        1,
+        "waits for the hello, within timeouts.handshake",
+    ),
+    (
+        "dataplane/upstream/client.rs",
+        3,
+        "waits for the sweep; an idle connection each; waits for a place, within timeouts.connect",
+    ),
+    (
+        "dataplane/upstream/http1/chunked.rs",
+        1,
+        "takes something off what has been read",
+    ),
+    (
+        "dataplane/upstream/http1/decode.rs",
+        1,
+        "a line each of what has been read: limits.response_header_bytes",
+    ),
+    (
+        "dataplane/upstream/http1/flow.rs",
+        1,
+        "waits for the endpoint, or takes something off what came",
+    ),
+    (
+        "dataplane/upstream/http1/mod.rs",
+        3,
+        "waits for the endpoint or the socket: INTERIM_LIMIT, QUEUE_LIMIT",
+    ),
+    (
+        "dataplane/upstream/pick/maglev.rs",
+        1,
+        "a place each of a prime number of them, one of which is free",
+    ),
     ("dataplane/worker.rs", 1, "waits REFRESH"),
     ("telemetry/worker_log.rs", 1, "waits FLUSH_EVERY"),
     ("telemetry/writer.rs", 1, "waits for buffers: QUEUE_LIMIT"),
@@ -64,8 +180,13 @@ pub(crate) fn broken(file: &str, text: &str, limits_page: &str) -> Vec<String> {
     let mut broken = Vec::new();
     let words = |words: &[&str]| {
         let all = tokens.windows(words.len());
-        all.filter(|window| window.iter().map(|token| token.text).eq(words.iter().copied()))
-            .count()
+        all.filter(|window| {
+            window
+                .iter()
+                .map(|token| token.text)
+                .eq(words.iter().copied())
+        })
+        .count()
     };
     let loops = words(&["loop", "{"]);
     let known = LOOPS.iter().find(|(known, ..)| *known == file);
@@ -78,7 +199,10 @@ pub(crate) fn broken(file: &str, text: &str, limits_page: &str) -> Vec<String> {
     let unbounded = ["unbounded_channel", "UnboundedSender", "unbounded"];
     for token in &tokens {
         if unbounded.contains(&token.text) {
-            broken.push(format!("src/{file}:{}: a queue without a limit", token.line));
+            broken.push(format!(
+                "src/{file}:{}: a queue without a limit",
+                token.line
+            ));
         }
     }
     if words(&["mpsc", "::", "channel", "(", ")"]) + words(&["mpsc", "::", "channel", "::"]) > 0 {
@@ -90,7 +214,9 @@ pub(crate) fn broken(file: &str, text: &str, limits_page: &str) -> Vec<String> {
                 "src/{file}: its queue has no limit in tests/house/bounds.rs"
             )),
             Some((_, limit)) if !limits_page.contains(&format!("`{limit}`")) => {
-                broken.push(format!("docs/limits.md: `{limit}` of src/{file} is not there"));
+                broken.push(format!(
+                    "docs/limits.md: `{limit}` of src/{file} is not there"
+                ));
             }
             Some(_) => {}
         }

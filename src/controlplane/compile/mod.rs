@@ -26,7 +26,6 @@ use crate::base::clients;
 use crate::base::fault::Fault;
 use crate::base::name::{PoolName, SiteName};
 use crate::base::secret::{Secret, SecretBytes};
-use crate::config::Config;
 use crate::config::error::{ConfigError, Source};
 use crate::config::listener::Listener;
 use crate::config::pool::{Pool as PoolConfig, SessionSecret, Sticky};

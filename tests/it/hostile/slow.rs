@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
+use super::frames::{END_STREAM, Outcome, Peer, block, headers};
 use super::{Stage, check_with, row};
 use crate::harness::client::Client;
 use crate::harness::play;
@@ -156,5 +157,33 @@ fn a_client_that_takes_nothing_is_cut_off() {
         assert_ne!(client.rest().1, End::Cut);
         stage.records.push(("answer", 200, "client_stalled"));
         stage.end();
+    });
+}
+
+#[test]
+fn a_query_of_a_million_parameters_is_refused_at_its_limit() {
+    play(|| {
+        let stage = Stage::new("");
+        let query = "a=1&".repeat(1_000_000);
+        let mut client = stage.proxy.client();
+        // It is not read to its end.
+        client.send(format!("GET /?{query} HTTP/1.1\r\nHost: app.test\r\n\r\n"));
+        assert_eq!(client.head().status(), 414);
+        let (mut peer, path) = (Peer::connect(stage.proxy.address()), format!("/?{query}"));
+        let fields: [(&[u8], &[u8]); 4] = [
+            (b":method", b"GET"),
+            (b":scheme", b"http"),
+            (b":authority", b"app.test"),
+            (b":path", path.as_bytes()),
+        ];
+        peer.client.send(headers(1, END_STREAM, &block(&fields)));
+        let outcome = peer.outcome(1);
+        assert!(
+            matches!(outcome, Outcome::Away | Outcome::Closed),
+            "{outcome:?}"
+        );
+        stage.origin.saw(&[], &[]);
+        drop((client, peer));
+        assert_eq!(stage.proxy.records(1)[0]["fault"], "target_too_long");
     });
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -163,5 +164,43 @@ fn a_log_on_a_full_disk_loses_its_lines_and_nothing_else() {
         // Each of the two has told it once while it ran, and the old one perhaps once more at its end.
         assert!(process.lines(&["records lost"]).len() <= 3);
         assert!(fs::metadata("/dev/full").unwrap().len() == 0);
+    });
+}
+
+/// Seconds of CPU that a process has had.
+fn spent(pid: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
+    let ticks = |at: usize| fields[at].parse::<f64>().unwrap();
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+#[test]
+fn half_requests_beyond_the_descriptors_are_waited_for_without_work() {
+    play(|| {
+        let process = process::folder(ONE, &[]).first("ulimit -n 120").start();
+        let mut held: Vec<_> = (0..200)
+            .map(|_| Client::connect(process.at("web")))
+            .collect();
+        for client in &mut held {
+            client.send("GET / HT");
+        }
+        process.says(&["accepting fails"]);
+        let before = spent(process.pid());
+        expect::after(Duration::from_secs(2));
+        // Whoever tries again and again has all of a core.
+        let spent = spent(process.pid()) - before;
+        assert!(spent < 0.5, "{spent} seconds of two");
+        drop(held);
+        expect::eventually("an answer", || {
+            let mut client = process.client();
+            client.send("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n");
+            client.wire.head().is_ok().then_some(())
+        });
     });
 }
