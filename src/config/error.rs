@@ -59,7 +59,8 @@ impl fmt::Display for ConfigError {
         let (file, line, column) = (self.file.display(), self.line, self.column);
         write!(out, "{file}:{line}:{column}: {}", self.message)?;
         match &self.help {
-            Some(help) => write!(out, "; {help}"),
+            // Some show an example, which has lines.
+            Some(help) => write!(out, "; {}", help.replace('\n', " ")),
             None => Ok(()),
         }
     }
@@ -294,4 +295,17 @@ pub fn to_json(errors: &[ConfigError]) -> String {
         })
         .collect();
     format!("{:#}\n", serde_json::Value::Array(list))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_in_a_log_whatever_its_help_shows() {
+        let errors = parse::parse(&Source::new("proxy.yaml", ""), &|_| None).unwrap_err();
+        let help = errors[0].help.as_deref().unwrap();
+        let line = errors[0].to_string();
+        assert!(help.contains('\n') && !line.contains('\n'), "{line}");
+    }
 }
