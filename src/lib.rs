@@ -9,5 +9,8 @@ pub mod config;
 pub mod controlplane;
 pub mod dataplane;
 pub mod demo;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod import;
 pub mod telemetry;

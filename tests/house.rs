@@ -53,6 +53,7 @@ const MAY_IMPORT: &str = "
     cli:                        base config
     demo:                       base config
     import:                     nothing
+    fuzzing:                    everything
     app:                        everything
     main:                       app cli
     lib:                        nothing

@@ -8,6 +8,9 @@ pub mod clock;
 pub mod deadline;
 pub mod drain;
 pub mod fault;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gather;
 pub mod host;
 pub mod lines;

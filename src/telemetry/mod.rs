@@ -10,6 +10,9 @@
 
 pub mod access_log;
 mod escape;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod line;
 mod mask;
 pub mod request_id;

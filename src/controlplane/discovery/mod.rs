@@ -4,5 +4,8 @@
 //! fails keeps its last answer.
 
 pub mod dns;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod resolver;
 mod state;

@@ -294,6 +294,13 @@ impl Resolver {
     }
 }
 
+/// The addresses and services of a server's answer, for fuzzers; `None` if it is none.
+#[cfg(any(test, fuzzing))]
+pub(super) fn digest(bytes: &[u8]) -> Option<(Vec<IpAddr>, Vec<ServiceRecord>)> {
+    let message = hickory_resolver::proto::op::Message::from_vec(bytes).ok()?;
+    Some((addresses(&message.answers), services(&message.answers)))
+}
+
 fn addresses(records: &[WireRecord]) -> Vec<IpAddr> {
     let records = records.iter();
     let mut found: Vec<_> = records.filter_map(|record| record.data.ip_addr()).collect();

@@ -21,6 +21,9 @@
 
 #[cfg(target_os = "linux")]
 pub mod confine;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handover;
 pub mod inherit;
 pub mod pid_file;

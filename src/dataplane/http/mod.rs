@@ -11,6 +11,9 @@ pub mod exchange;
 pub mod expect;
 pub mod forward;
 pub mod framing;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod headers;
 pub mod hedge;
 pub mod http1;

@@ -383,6 +383,16 @@ mod tests {
     }
 
     #[test]
+    fn every_fault_has_a_status_of_grpc_and_is_told_without_a_body() {
+        for &fault in Fault::ALL {
+            let answer = grpc(fault);
+            let status = answer.headers()[GRPC_STATUS].to_str().unwrap();
+            assert!((1..=16).contains(&status.parse().unwrap()), "{fault:?}");
+            assert!(answer.status() == StatusCode::OK && answer.body().is_empty());
+        }
+    }
+
+    #[test]
     fn no_page_tells_which_fault_it_was() {
         for fault in Fault::ALL {
             for form in [Form::Plain, Form::Html, Form::Json] {

@@ -24,8 +24,11 @@ mod edges;
 mod explain;
 mod tree;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod oracle;
 #[cfg(test)]
-mod oracle;
+mod tests;
 
 use std::cmp::Reverse;
 

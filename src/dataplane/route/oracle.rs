@@ -1,39 +1,37 @@
-//! Tests of the table: against a plain scan that implements the precedence naively, and by the lookups it makes.
+//! A plain scan that implements the precedence naively, for the table to be held against.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use http::HeaderValue;
-use proptest::prelude::*;
-use proptest::sample::{select, subsequence};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use regex::Regex;
 
-use super::edges::tests::take_lookups;
-use super::*;
+use super::{HostMatch, Lookup, Match, PathMatch, RouteTable, ValueMatch, Verdict};
+use crate::base::fuzzing::Choices;
 
 /// A rule as an operator writes it, for the oracle: it shares no code with the table.
 #[derive(Clone, Debug, Default)]
-struct Written {
-    hosts: Vec<&'static str>,
-    path: Option<(char, &'static str)>,
-    methods: Vec<Method>,
-    headers: Vec<(&'static str, &'static str)>,
-    query: Vec<(&'static str, &'static str)>,
+pub(super) struct Written {
+    pub(super) hosts: Vec<&'static str>,
+    pub(super) path: Option<(char, &'static str)>,
+    pub(super) methods: Vec<Method>,
+    pub(super) headers: Vec<(&'static str, &'static str)>,
+    pub(super) query: Vec<(&'static str, &'static str)>,
 }
 
 #[derive(Clone, Debug)]
-struct Asked {
-    host: &'static str,
-    path: String,
-    query: &'static str,
-    method: Method,
-    headers: Vec<(&'static str, &'static str)>,
+pub(super) struct Asked {
+    pub(super) host: &'static str,
+    pub(super) path: String,
+    pub(super) query: &'static str,
+    pub(super) method: Method,
+    pub(super) headers: Vec<(&'static str, &'static str)>,
 }
 
-const HOSTS: [&str; 9] = [
+pub(super) const HOSTS: [&str; 9] = [
     "a.b", "b", "c.a.b", "*.b", "*.a.b", "*.c.a.b", "x.b", "d.c.a.b", "e",
 ];
-const PATHS: [(char, &str); 21] = [
+pub(super) const PATHS: [(char, &str); 21] = [
     ('p', "/"),
     ('p', "/v"),
     ('p', "/v/"),
@@ -57,69 +55,24 @@ const PATHS: [(char, &str); 21] = [
     ('r', "/w/v|/v/w"),
     ('r', "/"),
 ];
-const VALUES: [&str; 4] = ["1", "2", "~[12]", "!"];
+pub(super) const VALUES: [&str; 4] = ["1", "2", "~[12]", "!"];
 
 /// The expressions of the paths: as the table has them, and as the oracle reads them.
 static PATTERNS: LazyLock<HashMap<&str, (PathMatch, Regex)>> = LazyLock::new(|| {
     let patterns = PATHS.iter().filter(|(kind, _)| *kind == 'r');
     patterns
         .map(|(_, pattern)| {
-            let whole = Regex::new(&format!("^({pattern})$")).unwrap();
-            (*pattern, (PathMatch::regex(pattern).unwrap(), whole))
+            let whole = Regex::new(&format!("^({pattern})$")).expect("it is one");
+            (
+                *pattern,
+                (PathMatch::regex(pattern).expect("it is one"), whole),
+            )
         })
         .collect()
 });
 
-static DIGIT: LazyLock<ValueMatch> = LazyLock::new(|| ValueMatch::regex("[12]").unwrap());
-
-fn written() -> impl Strategy<Value = Written> {
-    let condition = || subsequence(vec!["k", "l"], 0..=2);
-    (
-        subsequence(HOSTS.to_vec(), 0..=2),
-        proptest::option::weighted(0.8, select(&PATHS)),
-        subsequence(vec![Method::GET, Method::POST], 0..=2),
-        condition(),
-        condition(),
-        select(&VALUES),
-    )
-        .prop_map(|(hosts, path, methods, headers, query, value)| Written {
-            hosts,
-            path,
-            methods,
-            headers: headers.into_iter().map(|name| (name, value)).collect(),
-            query: query.into_iter().map(|name| (name, value)).collect(),
-        })
-}
-
-fn asked() -> impl Strategy<Value = Asked> {
-    (
-        select(vec![
-            "a.b",
-            "b",
-            "c.a.b",
-            "x.b",
-            "d.c.a.b",
-            "y.d.c.a.b",
-            "e",
-            "f",
-            "",
-        ]),
-        prop_oneof![
-            9 => "(/(v|w|vv|eighteen-letters-v|nineteen--letters-[vw])?){1,4}".prop_map(|path| path.replace("//", "/")),
-            1 => Just("*".to_owned()),
-        ],
-        select(vec!["", "k=1", "l=2", "k=1&l=1", "k=2&k=1"]),
-        select(vec![Method::GET, Method::POST, Method::PUT]),
-        subsequence(vec![("k", "1"), ("k", "2"), ("l", "1")], 0..=3),
-    )
-        .prop_map(|(host, path, query, method, headers)| Asked {
-            host,
-            path: path.replace("//", "/"),
-            query,
-            method,
-            headers,
-        })
-}
+static DIGIT: LazyLock<ValueMatch> =
+    LazyLock::new(|| ValueMatch::regex("[12]").expect("it is one"));
 
 fn value(text: &str) -> ValueMatch {
     match text.split_at(1) {
@@ -136,14 +89,14 @@ fn compile(rule: &Written) -> Match {
             .hosts
             .iter()
             .map(|host| match host.strip_prefix("*.") {
-                Some(suffix) => HostMatch::wildcard(suffix).unwrap(),
-                None => HostMatch::exact(host).unwrap(),
+                Some(suffix) => HostMatch::wildcard(suffix).expect("it is one"),
+                None => HostMatch::exact(host).expect("it is one"),
             })
             .collect(),
         path: match rule.path {
             None => PathMatch::ANY,
-            Some(('p', path)) => PathMatch::prefix(path).unwrap(),
-            Some(('e', path)) => PathMatch::exact(path).unwrap(),
+            Some(('p', path)) => PathMatch::prefix(path).expect("it is one"),
+            Some(('e', path)) => PathMatch::exact(path).expect("it is one"),
             Some((_, pattern)) => PATTERNS[pattern].0.clone(),
         },
         methods: rule.methods.clone(),
@@ -220,7 +173,7 @@ fn specificity(rule: &Written, asked: &Asked) -> Option<[usize; 6]> {
     ])
 }
 
-fn oracle(rules: &[Written], asked: &Asked) -> Option<usize> {
+pub(super) fn oracle(rules: &[Written], asked: &Asked) -> Option<usize> {
     let mut best: Option<([usize; 6], usize)> = None;
     for (index, rule) in rules.iter().enumerate() {
         if let Some(rank) = specificity(rule, asked)
@@ -232,11 +185,11 @@ fn oracle(rules: &[Written], asked: &Asked) -> Option<usize> {
     best.map(|(_, index)| index)
 }
 
-fn table(rules: &[Written]) -> RouteTable<usize> {
+pub(super) fn table(rules: &[Written]) -> RouteTable<usize> {
     RouteTable::new(rules.iter().map(compile).zip(0..).collect())
 }
 
-fn with_lookup<R>(asked: &Asked, then: impl FnOnce(&Lookup<'_>) -> R) -> R {
+pub(super) fn with_lookup<R>(asked: &Asked, then: impl FnOnce(&Lookup<'_>) -> R) -> R {
     let mut headers = HeaderMap::new();
     for (name, value) in &asked.headers {
         headers.append(
@@ -253,111 +206,93 @@ fn with_lookup<R>(asked: &Asked, then: impl FnOnce(&Lookup<'_>) -> R) -> R {
     })
 }
 
-fn ask(host: &'static str, path: &str) -> Asked {
+/// What a fuzzer's bytes choose: rules, and requests that are to find theirs.
+pub fn routes(bytes: &[u8]) {
+    let mut choices = Choices::new(bytes);
+    let rules: Vec<_> = (0..choices.below(24))
+        .map(|_| written(&mut choices))
+        .collect();
+    let table = table(&rules);
+    while !choices.is_over() {
+        agrees(&table, &rules, &asked(&mut choices));
+    }
+}
+
+/// The table finds what the scan finds, and explains it so.
+pub(super) fn agrees(table: &RouteTable<usize>, rules: &[Written], asked: &Asked) {
+    let expected = oracle(rules, asked);
+    let (found, told) = with_lookup(asked, |lookup| {
+        let told = table.explain(lookup);
+        let winner = told.iter().find(|one| one.verdict == Verdict::Wins);
+        (table.find(lookup).copied(), winner.map(|one| *one.value))
+    });
+    assert_eq!(found, expected, "{asked:?}");
+    assert_eq!(told, expected, "{asked:?}");
+}
+
+fn written(choices: &mut Choices<'_>) -> Written {
+    let hosts = (0..choices.below(3)).map(|_| *choices.one(&HOSTS));
+    let hosts = hosts.collect();
+    let path = match choices.below(5) {
+        0 => None,
+        _ => Some(*choices.one(&PATHS)),
+    };
+    let methods = [Method::GET, Method::POST].into_iter();
+    let methods = methods.filter(|_| choices.below(4) == 0).collect();
+    let value = *choices.one(&VALUES);
+    let mut conditions = || {
+        let names = ["k", "l"].into_iter().filter(|_| choices.below(4) == 0);
+        names.map(|name| (name, value)).collect::<Vec<_>>()
+    };
+    Written {
+        hosts,
+        path,
+        methods,
+        headers: conditions(),
+        query: conditions(),
+    }
+}
+
+fn asked(choices: &mut Choices<'_>) -> Asked {
+    const SEGMENTS: [&str; 6] = [
+        "",
+        "v",
+        "w",
+        "vv",
+        "eighteen-letters-v",
+        "nineteen--letters-v",
+    ];
+    let host = *choices.one(&[
+        "a.b",
+        "b",
+        "c.a.b",
+        "x.b",
+        "d.c.a.b",
+        "y.d.c.a.b",
+        "e",
+        "f",
+        "",
+    ]);
+    let path = match choices.below(16) {
+        0 => "*".to_owned(),
+        _ => {
+            let segments = (0..1 + choices.below(4)).map(|_| *choices.one(&SEGMENTS));
+            let path: String = segments.map(|segment| format!("/{segment}")).collect();
+            // In normal form there is no empty segment but the last.
+            let mut path = path.replace("///", "/").replace("//", "/");
+            path = path.replace("//", "/");
+            path
+        }
+    };
+    let query = *choices.one(&["", "k=1", "l=2", "k=1&l=1", "k=2&k=1"]);
+    let headers = [("k", "1"), ("k", "2"), ("l", "1")].into_iter();
     Asked {
         host,
-        path: path.to_owned(),
-        query: "",
-        method: Method::GET,
-        headers: Vec::new(),
+        path,
+        query,
+        method: choices
+            .one(&[Method::GET, Method::POST, Method::PUT])
+            .clone(),
+        headers: headers.filter(|_| choices.flag()).collect(),
     }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
-
-    #[test]
-    fn the_tree_agrees_with_a_plain_scan(
-        rules in proptest::collection::vec(written(), 0..24),
-        questions in proptest::collection::vec(asked(), 1..48),
-    ) {
-        let table = table(&rules);
-        for asked in &questions {
-            let expected = oracle(&rules, asked);
-            let found = with_lookup(asked, |lookup| table.find(lookup).copied());
-            prop_assert_eq!(found, expected, "{:?}", asked);
-            let told = with_lookup(asked, |lookup| {
-                let told = table.explain(lookup);
-                let winner = told.iter().find(|one| one.verdict == Verdict::Wins);
-                winner.map(|one| *one.value)
-            });
-            prop_assert_eq!(told, expected, "{:?}", asked);
-        }
-    }
-}
-
-#[test]
-fn a_host_without_a_rule_for_the_path_falls_through() {
-    let rule = |host: &'static str, path: &'static str| Written {
-        hosts: vec![host],
-        path: Some(('p', path)),
-        ..Written::default()
-    };
-    let table = table(&[
-        Written::default(),
-        rule("*.b", "/"),
-        rule("a.b", "/v"),
-        rule("*.a.b", "/w"),
-    ]);
-    for (host, path, expected) in [
-        ("a.b", "/v/x", 2),
-        ("a.b", "/x", 1),
-        ("c.a.b", "/w", 3),
-        ("c.a.b", "/v", 1),
-        ("e", "/v", 0),
-        ("a.b", "*", 0),
-    ] {
-        let found = with_lookup(&ask(host, path), |lookup| table.find(lookup).copied());
-        assert_eq!(found, Some(expected), "{host} {path}");
-    }
-}
-
-#[test]
-fn lookups_do_not_grow_with_the_number_of_rules() {
-    let lookups = |count: usize| {
-        let rules = (0..count).map(|index| {
-            let condition = Match {
-                hosts: vec![HostMatch::exact(&format!("h{}.example.com", index % 100)).unwrap()],
-                path: PathMatch::prefix(&format!("/s{}/r{index}", index / 1000)).unwrap(),
-                ..Match::default()
-            };
-            (condition, index)
-        });
-        let table = RouteTable::new(rules.collect());
-        take_lookups();
-        let found = with_lookup(&ask("h7.example.com", "/s0/r7/x/y/z"), |lookup| {
-            table.find(lookup).copied()
-        });
-        assert_eq!(found, Some(7));
-        let missed = with_lookup(&ask("h8.example.com", "/s0/r7/x"), |lookup| {
-            table.find(lookup).copied()
-        });
-        assert_eq!(missed, None);
-        take_lookups()
-    };
-    let few = lookups(10);
-    assert_eq!(lookups(100_000), few);
-    assert!(few <= 6, "{few}");
-}
-
-#[test]
-fn a_client_cannot_make_lookups_by_many_labels_or_segments() {
-    let table = table(&[
-        Written {
-            hosts: vec!["*.a.b"],
-            ..Written::default()
-        },
-        Written {
-            path: Some(('p', "/v")),
-            ..Written::default()
-        },
-    ]);
-    take_lookups();
-    let asked = Asked {
-        path: "/v".repeat(10_000),
-        ..ask("x.x.x.x.x.x.x.x.x.x.x.x.x.x.x.x.x.x.x.x.x.x.c.b", "/")
-    };
-    let found = with_lookup(&asked, |lookup| table.find(lookup).copied());
-    assert_eq!(found, Some(1));
-    assert_eq!(take_lookups(), 4, "exact host, two suffixes, one segment");
 }

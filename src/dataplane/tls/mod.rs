@@ -11,6 +11,9 @@ pub mod acceptor;
 pub mod certs;
 pub mod client_auth;
 pub mod connector;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod identity;
 pub mod material;
 pub mod pem;

@@ -13,6 +13,9 @@ pub mod client;
 pub mod connect;
 pub mod draft;
 pub mod endpoint;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gradient;
 pub mod head;
 pub mod health;

@@ -439,7 +439,7 @@ fn grpc_message(service: &str) -> Bytes {
 }
 
 /// Reads the `HealthCheckResponse` in its frame: its first field is the verdict, and 1 is "serving".
-fn grpc_verdict(body: &[u8]) -> Result<(), Failure> {
+pub(super) fn grpc_verdict(body: &[u8]) -> Result<(), Failure> {
     let mut frame = body;
     if frame.len() < 5 || frame.get_u8() != 0 {
         return Err(Failure::NoVerdict);

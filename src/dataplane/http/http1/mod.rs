@@ -10,6 +10,9 @@ mod answer;
 mod body;
 mod connection;
 mod date;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 mod outbox;
 

@@ -122,7 +122,8 @@ fn usual(came: &Bytes, limit: usize, bodiless: bool) -> Option<Decoded> {
     }
 }
 
-fn any(
+/// Reads a head of any form.
+pub(super) fn any(
     came: &Bytes,
     limit: usize,
     bodiless: bool,

@@ -7,6 +7,9 @@ mod chunked;
 mod decode;
 mod encode;
 mod flow;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
