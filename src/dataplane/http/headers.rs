@@ -152,7 +152,7 @@ pub fn admit(
         .flatten();
     record.request_id = Some(engine.request_ids.pick(given));
     if parts.version == Version::HTTP_2 {
-        judge_http2(snapshot, parts)?;
+        judge_http2(snapshot, parts, inbound.seen)?;
         if !closing.active.hold(header_bytes(parts)) {
             return Err(Fault::Overloaded);
         }
@@ -210,13 +210,14 @@ fn header_bytes(parts: &Parts) -> usize {
 }
 
 /// Judges what hyper's codec of HTTP/2 lets through, by the rules that ours for HTTP/1 has of itself.
-fn judge_http2(snapshot: &Snapshot, parts: &Parts) -> Result<(), Fault> {
+fn judge_http2(snapshot: &Snapshot, parts: &Parts, seen: Seen) -> Result<(), Fault> {
     let target = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
     if target.len() > TARGET_BYTES {
         return Err(Fault::TargetTooLong);
     }
     // The parser of URIs takes UTF-8, and an asterisk for any method (RFC 9113 §8.3.1).
-    if !target.is_ascii() || (target == "*" && parts.method != Method::OPTIONS) {
+    let is_odd = !target.is_ascii() || (target == "*" && parts.method != Method::OPTIONS);
+    if is_odd || seen.has(Seen::QUOTED) {
         return Err(Fault::RequestMalformed);
     }
     let mut expectations = parts.headers.get_all(header::EXPECT).iter();
@@ -575,5 +576,34 @@ pub fn take_back(head: &mut AnswerHead) {
         if seen.has(Seen::HOP_BY_HOP) {
             strip_hop_by_hop(head.map(), seen);
         }
+        if seen.has(Seen::QUOTED) {
+            remove_quoted(head.map());
+        }
+    }
+}
+
+/// Removes fields whose names HTTP/1 has not: an endpoint that speaks HTTP/2 could make a client misread an answer by them.
+fn remove_quoted(fields: &mut HeaderMap) {
+    let quoted = fields.keys().filter(|name| name.as_str().contains('"'));
+    for name in quoted.cloned().collect::<Vec<_>>() {
+        fields.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Response;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_loses_the_fields_that_have_no_name_in_http1() {
+        let name = |text: &'static str| HeaderName::from_lowercase(text.as_bytes()).unwrap();
+        let answer = Response::builder().header(name("x\"y"), "1");
+        let answer = answer.header(name("x-y"), "2").body(()).unwrap();
+        let mut head = AnswerHead::from(answer.into_parts().0);
+        take_back(&mut head);
+        let left: Vec<_> = head.map().keys().collect();
+        assert_eq!(left, ["x-y"]);
     }
 }

@@ -35,6 +35,9 @@ impl Seen {
     /// `Host`.
     pub const HOST: u16 = 1 << 10;
 
+    /// A name with a quote, which HTTP/2 lets through and HTTP/1 has not (RFC 9110 §5.6.2).
+    pub const QUOTED: u16 = 1 << 11;
+
     /// What is among `fields`.
     pub fn among(fields: &HeaderMap) -> Self {
         Self(fields.keys().fold(0, |seen, name| seen | Self::of(name)))
@@ -72,10 +75,17 @@ impl Seen {
             21 if name == b"x-client-cert-subject" => Self::FORGED,
             _ => 0,
         };
-        if kind == 0 && memchr::memchr(b'_', name).is_some() {
-            return Self::FORGED;
+        if kind == 0 && memchr::memchr2(b'_', b'"', name).is_some() {
+            return Self::of_odd(name);
         }
         kind
+    }
+
+    #[cold]
+    fn of_odd(name: &[u8]) -> u16 {
+        let kinds = [(b'_', Self::FORGED), (b'"', Self::QUOTED)].into_iter();
+        let kinds = kinds.filter(|(byte, _)| name.contains(byte));
+        kinds.fold(0, |all, (_, kind)| all | kind)
     }
 }
 
@@ -110,11 +120,14 @@ mod tests {
             ("x-client-cert-subject", Seen::FORGED),
             ("x_forwarded_for", Seen::FORGED),
             ("host", Seen::HOST),
+            ("x\"other", Seen::QUOTED),
+            ("x\"_other", Seen::QUOTED | Seen::FORGED),
             ("origin", 0),
             ("x-other", 0),
         ] {
             let mut fields = HeaderMap::new();
-            fields.insert(name, HeaderValue::from_static(""));
+            let field = HeaderName::from_lowercase(name.as_bytes()).unwrap();
+            fields.insert(field, HeaderValue::from_static(""));
             assert_eq!(Seen::among(&fields), Seen(kind), "{name}");
         }
     }

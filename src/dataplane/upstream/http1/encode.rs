@@ -143,24 +143,27 @@ pub(super) fn end(
     }
 }
 
-/// Fields that have a meaning only before a body do not come behind it (RFC 9110 §6.5.1).
+/// Fields that have a meaning only before a body do not come behind it (RFC 9110 §6.5.1); nor do those that HTTP/1 has no
+/// name for, though HTTP/2 lets them through.
 fn may_trail(name: &HeaderName) -> bool {
-    !matches!(
-        *name,
-        header::CONTENT_LENGTH
-            | header::TRANSFER_ENCODING
-            | header::HOST
-            | header::CONNECTION
-            | header::TE
-            | header::TRAILER
-            | header::UPGRADE
-            | header::EXPECT
-            | header::CONTENT_ENCODING
-            | header::CONTENT_TYPE
-            | header::CONTENT_RANGE
-            | header::AUTHORIZATION
-            | header::COOKIE
-    )
+    let is_token = !name.as_str().contains('"');
+    is_token
+        && !matches!(
+            *name,
+            header::CONTENT_LENGTH
+                | header::TRANSFER_ENCODING
+                | header::HOST
+                | header::CONNECTION
+                | header::TE
+                | header::TRAILER
+                | header::UPGRADE
+                | header::EXPECT
+                | header::CONTENT_ENCODING
+                | header::CONTENT_TYPE
+                | header::CONTENT_RANGE
+                | header::AUTHORIZATION
+                | header::COOKIE
+        )
 }
 
 #[cfg(test)]
@@ -241,6 +244,8 @@ mod tests {
         let mut trailers = HeaderMap::new();
         trailers.insert("x-sum", HeaderValue::from_static("1"));
         trailers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("1"));
+        let quoted = HeaderName::from_lowercase(b"x\"y").unwrap();
+        trailers.insert(quoted, HeaderValue::from_static("1"));
         let mut out = BytesMut::new();
         end(&mut out, Framing::Chunked, Some(&trailers)).unwrap();
         assert_eq!(&out[..], b"0\r\nx-sum: 1\r\n\r\n");

@@ -194,25 +194,28 @@ fn write_end(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Fields that frame, route or unlock a message mean nothing behind it (RFC 9110 §6.5.1).
+/// Fields that frame, route or unlock a message mean nothing behind it (RFC 9110 §6.5.1). HTTP/1 has no name with a quote,
+/// though an endpoint can say one by HTTP/2.
 fn is_for_trailers(name: &HeaderName) -> bool {
-    !matches!(
-        *name,
-        header::AUTHORIZATION
-            | header::CACHE_CONTROL
-            | header::CONTENT_ENCODING
-            | header::CONTENT_LENGTH
-            | header::CONTENT_RANGE
-            | header::CONTENT_TYPE
-            | header::CONNECTION
-            | header::HOST
-            | header::MAX_FORWARDS
-            | header::SET_COOKIE
-            | header::TE
-            | header::TRAILER
-            | header::TRANSFER_ENCODING
-            | header::UPGRADE
-    )
+    let is_token = !name.as_str().contains('"');
+    is_token
+        && !matches!(
+            *name,
+            header::AUTHORIZATION
+                | header::CACHE_CONTROL
+                | header::CONTENT_ENCODING
+                | header::CONTENT_LENGTH
+                | header::CONTENT_RANGE
+                | header::CONTENT_TYPE
+                | header::CONNECTION
+                | header::HOST
+                | header::MAX_FORWARDS
+                | header::SET_COOKIE
+                | header::TE
+                | header::TRAILER
+                | header::TRANSFER_ENCODING
+                | header::UPGRADE
+        )
 }
 
 #[cfg(test)]
@@ -438,6 +441,8 @@ mod tests {
             let mut trailers = HeaderMap::new();
             trailers.insert("x-sum", "42".parse().unwrap());
             trailers.insert("content-length", "1".parse().unwrap());
+            let quoted = HeaderName::from_lowercase(b"x\"y").unwrap();
+            trailers.insert(quoted, "1".parse().unwrap());
             let mut body = frames(&["ok"]);
             body.frames.push_back(Some(Frame::trailers(trailers)));
             body
