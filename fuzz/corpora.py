@@ -2,7 +2,7 @@
 """Corpora of the fuzzers as one file each: inputs, each behind its length in two bytes, the higher one first.
 
 corpora.py unpack TARGET    fuzz/corpora/TARGET.bin becomes the files of fuzz/corpus/TARGET/
-corpora.py pack TARGET      the other way, the smallest inputs first, up to 100 KB
+corpora.py pack TARGET      the other way, up to 64 KB: what was packed before, then the smallest inputs
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import pathlib
 import sys
 
 HERE = pathlib.Path(__file__).parent
-LIMIT = 100_000
+LIMIT = 64_000
 
 
 def inputs(corpus):
@@ -29,16 +29,18 @@ def unpack(target):
 
 
 def pack(target):
-    files = (HERE / "corpus" / target).iterdir()
-    texts = sorted({file.read_bytes() for file in files}, key=lambda text: (len(text), text))
+    file = HERE / "corpora" / f"{target}.bin"
+    before = set(inputs(file.read_bytes())) if file.exists() else set()
+    found = {file.read_bytes() for file in (HERE / "corpus" / target).iterdir()}
+    texts = sorted(before | found, key=lambda text: (text not in before, len(text), text))
     packed = b""
     kept = 0
     for text in texts:
         if len(text) < 1 << 16 and len(packed) + 2 + len(text) <= LIMIT:
             packed += len(text).to_bytes(2, "big") + text
             kept += 1
-    (HERE / "corpora").mkdir(exist_ok=True)
-    (HERE / "corpora" / f"{target}.bin").write_bytes(packed)
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(packed)
     print(f"{target}: {kept} of {len(texts)} inputs, {len(packed)} bytes")
 
 
