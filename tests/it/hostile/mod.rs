@@ -13,6 +13,7 @@ mod heads;
 mod oracle;
 mod origin;
 mod pipelines;
+mod random;
 mod slow;
 mod smuggling;
 mod targets;

@@ -35,7 +35,8 @@ impl Request {
         named.map(|(_, value)| value.as_slice()).collect()
     }
 
-    /// The host and the target in origin form, from either form.
+    /// The host and the target in origin form, from either form. A target in absolute form has the host, whatever `Host`
+    /// says, and HTTP/1.0 may come without one (RFC 9112 §3.2.2).
     pub fn place(&self) -> (Vec<u8>, String) {
         let host = self.all("host").concat().to_ascii_lowercase();
         let rest = match self.target.split_once("://") {
@@ -43,9 +44,12 @@ impl Request {
             _ => return (host, self.target.clone()),
         };
         let at = rest.find(['/', '?']).unwrap_or(rest.len());
-        let path = &rest[at..];
+        let (host, path) = rest.split_at(at);
         let slash = if path.starts_with('/') { "" } else { "/" };
-        (host, format!("{slash}{path}"))
+        (
+            host.to_ascii_lowercase().into_bytes(),
+            format!("{slash}{path}"),
+        )
     }
 }
 

@@ -9,6 +9,15 @@ use super::oracle::{self, Found, Request};
 use crate::harness::backend::{self, Backend, Connection};
 use crate::harness::expect;
 
+/// The field of an answer that says to whose request it is.
+pub const ECHO: &str = "x-echo";
+
+/// What it says: the values of the request's `X-Id`, in digits, so that whatever they hold is a value.
+pub fn echo(request: &Request) -> String {
+    let ids = request.all("x-id").join(&b' ');
+    ids.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// What came, in the order in which the heads came.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
@@ -61,6 +70,7 @@ fn converse(connection: &mut Connection, seen: &Mutex<Seen>) {
             }
         };
         let line = request.as_ref().map(Request::line).unwrap_or_default();
+        let whose = request.as_ref().map(echo).unwrap_or_default();
         let target = line.split(' ').nth(1).unwrap_or_default();
         if let Some(request) = request {
             let entry = Entry {
@@ -92,7 +102,8 @@ fn converse(connection: &mut Connection, seen: &Mutex<Seen>) {
             }
             number = None;
             let body = if line.starts_with("HEAD ") { "" } else { "ok" };
-            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{body}");
+            let answer =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n{ECHO}: {whose}\r\n\r\n{body}");
             if !connection.send(answer) {
                 return;
             }
