@@ -76,6 +76,8 @@ macro_rules! faults {
 faults! {
     /// The request's head breaks the grammar or the framing rules of HTTP.
     RequestMalformed: "request_malformed" Downstream 400 Never "http_request_error";
+    /// The client's HTTP/2 frames break a rule: its connection ended, with the exchanges on it.
+    FramesMalformed: "frames_malformed" Downstream 400 Never "http_request_error";
     /// Host is missing, doubled, not a host, or disagrees with the request target.
     HostInvalid: "host_invalid" Downstream 400 Never "http_request_error";
     /// The path holds `%00`, or an encoded slash or backslash that the route does not allow.

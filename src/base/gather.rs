@@ -38,6 +38,8 @@ pub struct Outlet<T> {
 struct Held<T> {
     io: T,
     waiting: BytesMut,
+    /// The transport took a part of what it was given last.
+    is_torn: bool,
     /// Absent until something is read.
     bell: Option<Bell>,
 }
@@ -91,6 +93,7 @@ impl<T> Gather<T> {
         let held = Rc::new(RefCell::new(Held {
             io,
             waiting: BytesMut::new(),
+            is_torn: false,
             bell: None,
         }));
         let outlet = Outlet {
@@ -120,6 +123,14 @@ impl<T: AsyncWrite + Unpin> Outlet<T> {
         }
         ready!(held.poll_send(cx))?;
         Pin::new(&mut held.io).poll_flush(cx)
+    }
+
+    /// Puts a last word behind what the codec has written; it is dropped where the codec was in the middle of a write.
+    pub fn append(&self, bytes: &[u8]) {
+        let held = &mut *self.held.borrow_mut();
+        if !held.is_torn {
+            held.waiting.extend_from_slice(bytes);
+        }
     }
 
     /// Gives back the memory that gathering takes, if nothing waits in it: for a connection that falls idle.
@@ -179,8 +190,11 @@ impl<T: AsyncWrite + Unpin> Held<T> {
     ) -> Poll<io::Result<usize>> {
         let bytes = pieces.iter().map(|piece| piece.len()).sum::<usize>();
         if self.waiting.len() + bytes > GATHER_LIMIT {
-            return self.poll_through(cx, pieces);
+            let sent = ready!(self.poll_through(cx, pieces))?;
+            self.is_torn = sent < bytes;
+            return Poll::Ready(Ok(sent));
         }
+        self.is_torn = false;
         if self.waiting.capacity() == 0 {
             // All at once: growing step by step would copy what waits with each.
             self.waiting = BytesMut::with_capacity(GATHER_LIMIT);
@@ -354,6 +368,20 @@ mod tests {
         assert_eq!(write(&mut gather, &[&large]), Poll::Ready(3));
         assert_eq!(write(&mut gather, &[&large]), Poll::Pending);
         assert_eq!(written(&outlet).concat(), b"headxxx");
+    }
+
+    #[test]
+    fn a_last_word_stands_behind_what_is_whole_and_never_within() {
+        let large = vec![b'x'; GATHER_LIMIT + 1];
+        let (mut gather, outlet) = gather(&[2, usize::MAX]);
+        assert_eq!(write(&mut gather, &[&large]), Poll::Ready(2));
+        outlet.append(b"bye");
+        assert_eq!(flush(&outlet), Poll::Ready(()));
+        assert_eq!(written(&outlet).concat(), b"xx");
+        assert_eq!(write(&mut gather, &[b"head"]), Poll::Ready(4));
+        outlet.append(b"bye");
+        assert_eq!(flush(&outlet), Poll::Ready(()));
+        assert_eq!(written(&outlet).concat(), b"xxheadbye");
     }
 
     #[test]

@@ -119,10 +119,21 @@ fn a_field_spelled_with_underscores_does_not_pass_for_ours() {
         let proxy = proxy::before(&[&backend]);
         proxy.client().ask(
             "GET / HTTP/1.1\r\nHost: app.test\r\nX_Forwarded_For: 10.6.6.6\r\n\
-             X-Client_Cert-Subject: CN=root\r\nx_real_ip: 10.6.6.6\r\nx_other: 1\r\n\r\n",
+             X-Client_Cert-Subject: CN=root\r\nx_real_ip: 10.6.6.6\r\nx_other: 1\r\n\
+             x-forwarded_for: 10.6.6.6\r\nContent_Length: 5\r\nTransfer_Encoding: chunked\r\n\
+             X_Request_Id: theirs\r\nProxy: 10.6.6.6:80\r\n\r\n",
         );
         let request = backend.request();
-        for name in ["x_forwarded_for", "x-client_cert-subject", "x_real_ip"] {
+        for name in [
+            "x_forwarded_for",
+            "x-forwarded_for",
+            "x-client_cert-subject",
+            "x_real_ip",
+            "content_length",
+            "transfer_encoding",
+            "x_request_id",
+            "proxy",
+        ] {
             assert_eq!(request.field(name), None, "{name}");
         }
         assert_eq!(request.field("x_other"), Some("1"));

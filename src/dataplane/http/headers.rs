@@ -188,11 +188,7 @@ fn host_of(parts: &Parts) -> Result<HeaderValue, Fault> {
             None => Err(Fault::HostInvalid),
         };
     };
-    if field.is_some_and(|field| {
-        !field
-            .as_bytes()
-            .eq_ignore_ascii_case(authority.as_str().as_bytes())
-    }) {
+    if field.is_some_and(|field| !is_same_host(field.as_bytes(), authority.as_str(), &parts.uri)) {
         return Err(Fault::HostInvalid);
     }
     HeaderValue::from_str(authority.as_str()).map_err(|_| Fault::HostInvalid)
@@ -209,6 +205,22 @@ fn header_bytes(parts: &Parts) -> usize {
     target + fields.sum::<usize>()
 }
 
+/// Whether two spellings name one host: letters have no case, and the port that the scheme implies is as good as none
+/// (RFC 9113 §8.3.1, RFC 3986 §6.2.3).
+fn is_same_host(field: &[u8], authority: &str, target: &Uri) -> bool {
+    let authority = authority.as_bytes();
+    if field.eq_ignore_ascii_case(authority) {
+        return true;
+    }
+    let implied: &[u8] = match target.scheme_str() {
+        Some("http") => b":80",
+        Some("https") => b":443",
+        _ => return false,
+    };
+    let bare = |host| <[u8]>::strip_suffix(host, implied).unwrap_or(host);
+    bare(field).eq_ignore_ascii_case(bare(authority))
+}
+
 /// Judges what hyper's codec of HTTP/2 lets through, by the rules that ours for HTTP/1 has of itself.
 fn judge_http2(snapshot: &Snapshot, parts: &Parts, seen: Seen) -> Result<(), Fault> {
     let target = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
@@ -218,6 +230,15 @@ fn judge_http2(snapshot: &Snapshot, parts: &Parts, seen: Seen) -> Result<(), Fau
     // The parser of URIs takes UTF-8, and an asterisk for any method (RFC 9113 §8.3.1).
     let is_odd = !target.is_ascii() || (target == "*" && parts.method != Method::OPTIONS);
     if is_odd || seen.has(Seen::QUOTED) {
+        return Err(Fault::RequestMalformed);
+    }
+    // White space around a value would be no part of it in HTTP/1.1 (RFC 9113 §8.2.1).
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let is_padded = |value: &HeaderValue| {
+        let value = value.as_bytes();
+        is_blank(value.first()) || is_blank(value.last())
+    };
+    if parts.headers.values().any(is_padded) {
         return Err(Fault::RequestMalformed);
     }
     let mut expectations = parts.headers.get_all(header::EXPECT).iter();
@@ -550,6 +571,7 @@ fn remove_twins(fields: &mut HeaderMap) {
             X_FORWARDED_PORT,
             X_REAL_IP,
             X_REQUEST_ID,
+            X_LOCKGATE_MIRROR,
             CLIENT_SUBJECT,
             header::CONTENT_LENGTH,
             header::TRANSFER_ENCODING,

@@ -10,6 +10,7 @@ pub mod calm;
 pub mod exchange;
 pub mod expect;
 pub mod forward;
+pub mod frames;
 pub mod framing;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -124,6 +125,8 @@ pub struct Reply<B> {
     pub head: AnswerHead,
     /// The body.
     pub body: B,
+    /// The request was none: HTTP/2 resets its stream (RFC 9113 §8.1.1).
+    pub is_malformed: bool,
 }
 
 /// One client connection, as its exchanges see it.

@@ -107,6 +107,7 @@ pub fn answer(
     Reply {
         head,
         body: ResponseBody::new(body, closing),
+        is_malformed: false,
     }
 }
 
@@ -158,6 +159,7 @@ pub fn fault(fault: Fault, style: Style, mut closing: Box<Closing>) -> Reply<Res
     Reply {
         head,
         body: ResponseBody::new(body, closing),
+        is_malformed: matches!(fault, Fault::RequestMalformed | Fault::HostInvalid),
     }
 }
 

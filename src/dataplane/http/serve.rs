@@ -4,7 +4,7 @@
 //! [`exchange`], and nothing outside this file knows which codec stands here.
 
 use std::cell::Cell;
-use std::convert::Infallible;
+use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -28,6 +28,7 @@ use crate::base::fault::Fault;
 use crate::base::gather::Gather;
 use crate::dataplane::http::calm::{self, Calm};
 use crate::dataplane::http::exchange::exchange;
+use crate::dataplane::http::frames::Checked;
 use crate::dataplane::http::framing::{self, TARGET_BYTES};
 use crate::dataplane::http::headers::Inbound;
 use crate::dataplane::http::http1::{Connection, Ended, Vitals};
@@ -179,16 +180,25 @@ where
             ));
             let stock = Rc::clone(&engine.stock);
             async move {
-                let Reply { mut head, body } = exchange.await;
+                let Reply {
+                    mut head,
+                    body,
+                    is_malformed,
+                } = exchange.await;
+                if is_malformed {
+                    return Err(h2::Error::from(h2::Reason::PROTOCOL_ERROR));
+                }
                 let mut response = Response::new(body);
                 *response.status_mut() = head.status;
                 head.map_in(|| stock.take_fields());
                 *response.headers_mut() = head.into_map();
-                Ok::<_, Infallible>(response)
+                Ok(response)
             }
         })
     };
-    let (calm, is_flood) = Calm::new(io);
+    // The rules stand next to the socket: behind them, frames are joined.
+    let (checked, rules) = Checked::new(io);
+    let (calm, is_flood) = Calm::new(checked);
     let (gather, outlet) = Gather::new(calm);
     let executor = OnThisWorker {
         engine: Rc::clone(&engine),
@@ -248,19 +258,45 @@ where
     .await;
     note_unserved(&engine, &downstream, false);
     if let Some(Err(error)) = &ended {
-        tracing::debug!(%error, "a client connection ended");
+        let offence = rules.offence();
+        tracing::debug!(%error, ?offence, "a client connection ended");
+        downstream.verdict.set(match refusal(error) {
+            _ if offence.is_some() => Some(Fault::FramesMalformed),
+            Some(h2::Reason::ENHANCE_YOUR_CALM) => Some(Fault::ControlFlood),
+            Some(_) => Some(Fault::FramesMalformed),
+            None => downstream.verdict.get(),
+        });
     }
     drop(connection);
-    let Some(client) = outlet.into_io() else {
+    if is_flood.get() {
+        if let Some(client) = outlet.into_io() {
+            Box::pin(calm_down(&mut client.into_io().into_io())).await;
+        }
+        return;
+    }
+    if ended.is_none() {
+        return;
+    }
+    let Some(goaway) = rules.goaway() else {
+        if let Some(client) = outlet.into_io() {
+            // The codec has closed our half. What crossed the last GOAWAY is unread still.
+            Box::pin(linger(&mut client.into_io().into_io())).await;
+        }
         return;
     };
-    let mut client = client.into_io();
-    if is_flood.get() {
-        Box::pin(calm_down(&mut client)).await;
-    } else if ended.is_some() {
-        // The codec has closed our half. What crossed the last GOAWAY is unread still.
-        Box::pin(linger(&mut client)).await;
+    outlet.append(&goaway);
+    // Whether the client takes it or not: the connection ends.
+    drop(tokio::time::timeout(LINGER, poll_fn(|cx| outlet.poll_flush(cx))).await);
+    if let Some(client) = outlet.into_io() {
+        Box::pin(close(client.into_io().into_io(), true)).await;
     }
+}
+
+/// Why the codec ended a connection, if it did: the client broke a rule, or asked for too much.
+fn refusal(error: &hyper::Error) -> Option<h2::Reason> {
+    let source = error.source().and_then(|source| source.downcast_ref());
+    let source = source.filter(|source: &&h2::Error| source.is_library())?;
+    source.reason()
 }
 
 /// Tells a client why its connection ends that sent too many frames which carry nothing.

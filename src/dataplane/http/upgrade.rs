@@ -257,6 +257,7 @@ pub fn begin(
     Reply {
         head,
         body: ResponseBody::detached(),
+        is_malformed: false,
     }
 }
 

@@ -94,6 +94,8 @@ pub fn headers(stream: u32, flags: u8, block: &[u8]) -> Vec<u8> {
 /// A client connection that has sent its preface and empty settings.
 pub struct Peer {
     pub client: Client,
+    /// The code that the connection ended with.
+    pub goaway: Option<u32>,
 }
 
 impl Peer {
@@ -103,7 +105,10 @@ impl Peer {
 
     pub fn over(mut client: Client) -> Self {
         client.send([PREFACE, &frame(SETTINGS, 0, 0, &[])].concat());
-        Self { client }
+        Self {
+            client,
+            goaway: None,
+        }
     }
 
     /// Reads a frame: kind, flags, stream and payload.
@@ -124,7 +129,9 @@ impl Peer {
         while let Some((kind, flags, stream, payload)) = self.read() {
             match kind {
                 GOAWAY => {
-                    assert_ne!(code(&payload[4..]), 0);
+                    let code = code(&payload[4..]);
+                    assert_ne!(code, 0);
+                    self.goaway = Some(code);
                     return Outcome::Away;
                 }
                 RST_STREAM if stream == of && status.is_none() => {

@@ -2,14 +2,18 @@
 
 use super::frames::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Outcome, PING, PREFACE,
-    PUSH_PROMISE, Peer, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, headers,
+    PRIORITY, PUSH_PROMISE, Peer, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, headers,
 };
 use super::{Stage, ending};
 use crate::harness::play;
 use crate::harness::wire::End;
 
-/// The code of RFC 9113 §7 that streams are reset with.
+/// Codes of RFC 9113 §7.
 const PROTOCOL_ERROR: u32 = 1;
+const FLOW_CONTROL_ERROR: u32 = 3;
+const STREAM_CLOSED: u32 = 5;
+const FRAME_SIZE_ERROR: u32 = 6;
+const COMPRESSION_ERROR: u32 = 9;
 
 type Field<'a> = (&'a str, &'a str);
 
@@ -25,6 +29,8 @@ struct Case {
     name: &'static str,
     bytes: Vec<u8>,
     outcome: Outcome,
+    /// The code that the connection ends with, where RFC 9113 names one.
+    code: Option<u32>,
     /// The fault, if there is a record: every answer has one.
     fault: &'static str,
     is_logged: bool,
@@ -37,6 +43,7 @@ fn case(name: &'static str, bytes: Vec<u8>, outcome: Outcome) -> Case {
         name,
         bytes,
         outcome,
+        code: None,
         fault: "",
         is_logged: true,
         seen: Vec::new(),
@@ -94,6 +101,22 @@ fn reset(name: &'static str, bytes: Vec<u8>) -> Case {
     case(name, bytes, Outcome::Reset(PROTOCOL_ERROR))
 }
 
+/// Reset, since the request is none, with a record that says why.
+fn malformed(name: &'static str, bytes: Vec<u8>, fault: &'static str) -> Case {
+    Case {
+        fault,
+        ..reset(name, bytes)
+    }
+}
+
+/// The connection ends with this code.
+fn away_by(code: u32, name: &'static str, bytes: Vec<u8>) -> Case {
+    Case {
+        code: Some(code),
+        ..away(name, bytes)
+    }
+}
+
 /// The connection ends. The codec says PROTOCOL_ERROR for most reasons, where RFC 9113 has names for some.
 fn away(name: &'static str, bytes: Vec<u8>) -> Case {
     case(name, bytes, Outcome::Away)
@@ -116,8 +139,17 @@ impl Case {
         let mut peer = Peer::connect(stage.proxy.address());
         peer.client.send(&self.bytes);
         assert_eq!(peer.outcome(1), self.outcome, "{}", self.name);
-        if let (Outcome::Status(status), true) = (self.outcome, self.is_logged) {
-            stage.records.push((self.name, status, self.fault));
+        if self.code.is_some() {
+            assert_eq!(peer.goaway, self.code, "{}", self.name);
+        }
+        match (self.outcome, self.is_logged) {
+            (Outcome::Status(status), true) => {
+                stage.records.push((self.name, status, self.fault));
+            }
+            (Outcome::Reset(_), true) if !self.fault.is_empty() => {
+                stage.records.push((self.name, 400, self.fault));
+            }
+            _ => {}
         }
         match self.outcome {
             Outcome::Away | Outcome::Closed => while peer.read().is_some() {},
@@ -175,7 +207,7 @@ fn check_besides(besides: Option<(u16, &'static str)>, cases: Vec<Case>) {
 fn requests_that_are_none_are_refused() {
     let host = "host_invalid";
     let path = "path_refused";
-    let malformed = "request_malformed";
+    let none = "request_malformed";
     let connect = [(":method", "CONNECT"), (":authority", "app.test:443")];
     let websocket = |protocol| {
         let extended = [
@@ -199,32 +231,39 @@ fn requests_that_are_none_are_refused() {
             with(&[("host", "app.test")]),
             "GET /good",
         ),
-        refused(
-            "Host that disagrees",
-            with(&[("host", "other.test")]),
-            400,
+        passes(
+            "Host that agrees but for letters",
+            with(&[("host", "APP.test")]),
+            "GET /good",
+        ),
+        passes(
+            "Host with the port of the scheme",
+            with(&[("host", "app.test:80")]),
+            "GET /good",
+        ),
+        malformed(
+            "Host with the port of another scheme",
+            with(&[("host", "app.test:443")]),
             host,
         ),
-        refused(
+        malformed("Host that disagrees", with(&[("host", "other.test")]), host),
+        malformed(
             "two Hosts",
             with(&[("host", "app.test"), ("host", "app.test")]),
-            400,
             host,
         ),
-        refused("no authority and no Host", without(":authority"), 400, host),
-        refused(
+        malformed("no authority and no Host", without(":authority"), host),
+        malformed(
             "a user in the authority",
             but(":authority", "user@app.test"),
-            400,
             host,
         ),
-        refused(
+        malformed(
             "a list as Host",
             {
                 let fields = [GET[0], GET[1], GET[3], ("host", "app.test, other.test")];
                 ask(&fields)
             },
-            400,
             host,
         ),
         reset("an authority that is none", but(":authority", "app test")),
@@ -238,6 +277,7 @@ fn requests_that_are_none_are_refused() {
             501,
             "method_refused",
         ),
+        malformed("CONNECT to nobody", ask(&[(":method", "CONNECT")]), host),
         refused(
             "an unknown protocol for CONNECT",
             websocket("connect-udp"),
@@ -248,7 +288,7 @@ fn requests_that_are_none_are_refused() {
         away("an empty method", but(":method", "")),
         reset("an empty path", but(":path", "")),
         reset("a path without a slash", but(":path", "good")),
-        refused("a star for GET", but(":path", "*"), 400, malformed),
+        malformed("a star for GET", but(":path", "*"), none),
         reset(
             "an absolute URL as path",
             but(":path", "http://other.test/"),
@@ -256,13 +296,8 @@ fn requests_that_are_none_are_refused() {
         reset("a path with a space", but(":path", "/a b")),
         reset("a path with a line end", but(":path", "/ HTTP/1.1\r\nx: y")),
         reset("a path with NUL", but(":path", "/a\0b")),
-        refused("a path of UTF-8", but(":path", "/\u{e9}"), 400, malformed),
-        refused(
-            "a query of UTF-8",
-            but(":path", "/a?\u{e9}"),
-            400,
-            malformed,
-        ),
+        malformed("a path of UTF-8", but(":path", "/\u{e9}"), none),
+        malformed("a query of UTF-8", but(":path", "/a?\u{e9}"), none),
         refused("an encoded slash", but(":path", "/a%2fb"), 400, path),
         refused(
             "a path of 9 KiB",
@@ -295,6 +330,13 @@ fn requests_that_are_none_are_refused() {
             with(&[("x", "y\r\nhost: other.test")]),
         ),
         away("a value with NUL", with(&[("x", "a\0b")])),
+        malformed("a value behind a space", with(&[("x", " y")]), none),
+        malformed("a value behind a tab", with(&[("x", "\ty")]), none),
+        malformed("a value before a space", with(&[("x", "y ")]), none),
+        malformed("a value before a tab", with(&[("x", "y\t")]), none),
+        malformed("a value of a space", with(&[("x", " ")]), none),
+        passes("an empty value", with(&[("x", "")]), "GET /good"),
+        passes("a value with a space", with(&[("x", "a b")]), "GET /good"),
         reset(
             "Transfer-Encoding",
             with(&[("transfer-encoding", "chunked")]),
@@ -343,16 +385,12 @@ fn lengths_agree_with_what_comes() {
                     &["hello"],
                 ),
             ),
-            // The codec drops the field.
-            passes(
-                "trailers with a pseudo field",
-                {
-                    let mut bytes = post(&[], &[]);
-                    bytes.extend(headers(1, END_STREAM, &block(&[(b":path", b"/x")])));
-                    bytes
-                },
-                line,
-            ),
+            away_by(PROTOCOL_ERROR, "trailers with a pseudo field", {
+                let mut bytes = post(&[], &[]);
+                bytes.extend(headers(1, END_STREAM, &block(&[(b":path", b"/x")])));
+                bytes
+            })
+            .begins(line),
             reset("a second header without the end", {
                 let mut bytes = post(&[], &[]);
                 bytes.extend(headers(1, 0, &block(&[(b"x", b"y")])));
@@ -422,23 +460,65 @@ fn frames_out_of_place_end_the_connection() {
             "a reset of an idle stream",
             frame(RST_STREAM, 0, 1, &[0; 4]),
         ),
-        away("a reset of three bytes", frame(RST_STREAM, 0, 1, &[0; 3])),
+        away_by(
+            FRAME_SIZE_ERROR,
+            "a reset of three bytes",
+            frame(RST_STREAM, 0, 1, &[0; 3]),
+        ),
+        away_by(
+            FRAME_SIZE_ERROR,
+            "a priority of four bytes",
+            frame(PRIORITY, 0, 1, &[0; 4]),
+        ),
+        away_by(
+            FRAME_SIZE_ERROR,
+            "a window update of three bytes",
+            frame(WINDOW_UPDATE, 0, 0, &[0; 3]),
+        ),
+        away_by(
+            FRAME_SIZE_ERROR,
+            "a farewell of seven bytes",
+            frame(GOAWAY, 0, 0, &[0; 7]),
+        ),
         away("settings on a stream", frame(SETTINGS, 0, 1, &[])),
-        away("settings of five bytes", frame(SETTINGS, 0, 0, &[0; 5])),
-        away(
+        away_by(
+            FRAME_SIZE_ERROR,
+            "settings of five bytes",
+            frame(SETTINGS, 0, 0, &[0; 5]),
+        ),
+        away_by(
+            FRAME_SIZE_ERROR,
             "an acknowledgement with settings",
             frame(SETTINGS, ACK, 0, &[0; 6]),
         ),
-        away("a window beyond 31 bits in settings", settings(4, 1 << 31)),
+        away_by(
+            FLOW_CONTROL_ERROR,
+            "a window beyond 31 bits in settings",
+            settings(4, 1 << 31),
+        ),
         away("a frame size below the least", settings(5, 100)),
         away("push that is neither on nor off", settings(2, 2)),
-        away("a ping of seven bytes", frame(PING, 0, 0, &[0; 7])),
+        away_by(
+            FRAME_SIZE_ERROR,
+            "a ping of seven bytes",
+            frame(PING, 0, 0, &[0; 7]),
+        ),
         away("a ping on a stream", frame(PING, 0, 1, &[0; 8])),
         away("a window update of nothing", window(0, 0)),
-        away("a window beyond 31 bits", window(0, 0x7fff_ffff)),
-        away(
+        away_by(
+            FLOW_CONTROL_ERROR,
+            "a window beyond 31 bits",
+            window(0, 0x7fff_ffff),
+        ),
+        away_by(
+            PROTOCOL_ERROR,
             "a push by a client",
             frame(PUSH_PROMISE, END_HEADERS, 1, &[0, 0, 0, 2]),
+        ),
+        away_by(
+            PROTOCOL_ERROR,
+            "half a push by a client",
+            frame(PUSH_PROMISE, 0, 1, &[0, 0, 0, 2]),
         ),
         away(
             "a continuation of nothing",
@@ -457,7 +537,8 @@ fn frames_out_of_place_end_the_connection() {
             "an index that is not there",
             headers(1, END_STREAM, &[0xfe]),
         ),
-        away(
+        away_by(
+            COMPRESSION_ERROR,
             "a string longer than its block",
             headers(1, END_STREAM, &[0, 5, b'x']),
         ),
@@ -465,8 +546,108 @@ fn frames_out_of_place_end_the_connection() {
             "padding longer than its frame",
             frame(HEADERS, END_HEADERS | 8, 1, &[200, 0x82]),
         ),
-        away("a frame of 20 KiB", frame(DATA, 0, 1, &[0; 20 << 10])),
+        away_by(
+            FRAME_SIZE_ERROR,
+            "a frame of 20 KiB",
+            frame(DATA, 0, 1, &[0; 20 << 10]),
+        ),
+        away_by(
+            COMPRESSION_ERROR,
+            "a field without its value",
+            headers(1, END_STREAM, &[0x40]),
+        ),
     ]);
+}
+
+#[test]
+fn what_comes_behind_the_end_of_a_stream_ends_the_connection() {
+    play(|| {
+        let stage = Stage::new("");
+        let own = GET.map(|(name, value)| (name, if name == ":path" { "/own" } else { value }));
+        let ask = |stream| headers(stream, END_STREAM, &block(&bytes_of(&own)));
+        let begin = |stream| headers(stream, 0, &block(&bytes_of(&own)));
+        let data = |stream| frame(DATA, END_STREAM, stream, b"x");
+        let reset = |stream| frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]);
+        let trailers = headers(1, END_STREAM, &block(&[(b"x", b"y")]));
+        for (name, code, frames) in [
+            ("data behind a header", STREAM_CLOSED, [ask(1), data(1)]),
+            ("a header behind a header", STREAM_CLOSED, [ask(1), ask(1)]),
+            (
+                "data behind data",
+                STREAM_CLOSED,
+                [[begin(1), data(1)].concat(), data(1)],
+            ),
+            (
+                "data behind trailers",
+                STREAM_CLOSED,
+                [[begin(1), trailers].concat(), data(1)],
+            ),
+            (
+                "data behind a reset",
+                STREAM_CLOSED,
+                [[begin(1), reset(1)].concat(), data(1)],
+            ),
+            (
+                "a header on a stream before the last",
+                STREAM_CLOSED,
+                [[ask(1), ask(3)].concat(), ask(1)],
+            ),
+            (
+                "a header on a stream that was skipped",
+                PROTOCOL_ERROR,
+                [ask(5), ask(3)],
+            ),
+        ] {
+            let mut peer = Peer::connect(stage.proxy.address());
+            peer.client.send(frames.concat());
+            assert_eq!(peer.outcome(u32::MAX), Outcome::Away, "{name}");
+            assert_eq!(peer.goaway, Some(code), "{name}");
+            while peer.read().is_some() {}
+        }
+        // What is right is let be: other streams, a window, a priority and a reset for one that has ended.
+        let mut peer = Peer::connect(stage.proxy.address());
+        peer.client.send([ask(1), begin(3), data(3)].concat());
+        assert_eq!(peer.outcome(3), Outcome::Status(200));
+        let late = [
+            frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]),
+            frame(PRIORITY, 0, 1, &[0; 5]),
+            reset(3),
+        ];
+        peer.client.send([late.concat(), ask(5)].concat());
+        assert_eq!(peer.outcome(5), Outcome::Status(200));
+        drop(peer);
+        let records = stage.proxy.stop();
+        let may_be = [(200, ""), (400, "frames_malformed"), (499, "client_gone")];
+        let wrong: Vec<_> = records
+            .iter()
+            .filter(|record| !may_be.contains(&ending(record)))
+            .collect();
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    });
+}
+
+#[test]
+fn an_exchange_whose_client_breaks_a_rule_says_so() {
+    play(|| {
+        let stage = Stage::new("");
+        let stall = GET.map(|(name, value)| (name, if name == ":path" { "/stall" } else { value }));
+        for (bytes, code) in [
+            (frame(PING, 0, 0, &[0; 7]), FRAME_SIZE_ERROR),
+            // The codec finds this one.
+            (frame(DATA, 0, 0, b"x"), PROTOCOL_ERROR),
+        ] {
+            let mut peer = Peer::connect(stage.proxy.address());
+            peer.client.send(ask(&stall));
+            stage.origin.saw(&[("GET /stall", "")], &[]);
+            peer.client.send(bytes);
+            assert_eq!(peer.outcome(1), Outcome::Away);
+            assert_eq!(peer.goaway, Some(code));
+            while peer.read().is_some() {}
+        }
+        let records = stage.proxy.stop();
+        let endings: Vec<_> = records.iter().map(ending).collect();
+        assert_eq!(endings, [(400, "frames_malformed"); 2]);
+    });
 }
 
 #[test]
@@ -507,11 +688,8 @@ fn two_thousand_streams_reset_at_once_reach_nobody() {
         assert!(seen < 200, "the endpoint saw {seen} requests");
         stage.origin.is_sound();
         let records = stage.proxy.stop();
-        assert!(
-            records
-                .iter()
-                .all(|record| ending(record) == (499, "client_gone"))
-        );
+        let is_told = |record| matches!(ending(record), (499, "client_gone" | "control_flood"));
+        assert!(records.iter().all(is_told), "{records:?}");
     });
 }
 
@@ -545,11 +723,8 @@ fn streams_that_are_reset_one_by_one_come_to_an_end() {
         // What the client sends from now on is not looked at.
         drop(peer);
         let records = stage.proxy.records(1000);
-        assert!(
-            records
-                .iter()
-                .all(|record| ending(record) == (499, "client_gone"))
-        );
+        let is_told = |record| matches!(ending(record), (499, "client_gone" | "control_flood"));
+        assert!(records.iter().all(is_told), "{records:?}");
         stage.origin.is_sound();
     });
 }

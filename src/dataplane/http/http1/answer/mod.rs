@@ -65,7 +65,7 @@ impl<B: Body<Data = Bytes>> Answer<B> {
         asked: Asked,
         keeps_alive: bool,
     ) -> Self {
-        let Reply { mut head, body } = reply;
+        let Reply { mut head, body, .. } = reply;
         let length = Length::of(head.status, &body, asked);
         if let Fields::Lines(lines) = head.fields()
             && !length.agrees(lines.length)
@@ -297,7 +297,11 @@ mod tests {
         let (mut outbox, stock) = (Outbox::default(), Stock::default());
         let keeps_alive = asked.keeps_alive;
         let head = parts.into();
-        let reply = Reply { head, body };
+        let reply = Reply {
+            head,
+            body,
+            is_malformed: false,
+        };
         let mut answer = Answer::begin(&mut outbox, &stock, reply, asked, keeps_alive);
         let mut cx = Context::from_waker(Waker::noop());
         let gathered = answer.gather(&mut cx, &mut outbox);

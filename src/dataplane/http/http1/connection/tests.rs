@@ -102,6 +102,7 @@ impl Server {
         Reply {
             head: AnswerHead::new(status, Fields::Map(fields)),
             body,
+            is_malformed: false,
         }
     }
 
