@@ -101,6 +101,29 @@ fn chunks_and_trailers_pass_both_ways() {
 }
 
 #[test]
+fn names_that_belong_into_a_head_never_stand_behind_a_body() {
+    play(|| {
+        let backend = backend::says(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+             5\r\nhello\r\n0\r\nX-Sum: 42\r\nSet-Cookie: a=b\r\nContent_Length: 1\r\n\r\n",
+        );
+        let proxy = proxy::before(&[&backend]);
+        let answer = proxy.client().ask(
+            "POST / HTTP/1.1\r\nHost: app.test\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n\
+             3\r\nabc\r\n0\r\nX-Up: 1\r\nX-Forwarded-For: 10.6.6.6\r\nx_forwarded_for: 10.6.6.6\r\n\
+             Forwarded: for=10.6.6.6\r\nHost: other.test\r\nContent-Length: 9\r\n\
+             Transfer_Encoding: chunked\r\nAuthorization: Basic cm9vdA==\r\nCookie: a=b\r\n\
+             X-Client-Cert-Subject: CN=root\r\nX-Request-Id: another\r\n\r\n",
+        );
+        assert_eq!(answer.text(), "hello");
+        assert_eq!(answer.trailers, [("x-sum".into(), "42".into())]);
+        let request = backend.request();
+        assert_eq!(request.text(), "abc");
+        assert_eq!(request.trailers, [("x-up".into(), "1".into())]);
+    });
+}
+
+#[test]
 fn the_body_waits_for_100_continue_when_the_client_does() {
     play(|| {
         let backend = backend::script(|connection| {

@@ -184,6 +184,28 @@ fn grpc_trailers_pass_both_ways() {
 }
 
 #[test]
+fn names_that_belong_into_a_head_never_stand_behind_a_body_over_http2() {
+    play(|| {
+        let backend = h2::backend(|_| h2::said("reply", &[("x-sum", "1"), ("set-cookie", "a=b")]));
+        let certs = app();
+        let proxy = both(&certs, &backend, "protocol: h2");
+        let sent = [
+            ("x-forwarded-for", "10.6.6.6"),
+            ("x_real_ip", "10.6.6.6"),
+            ("authorization", "Basic cm9vdA=="),
+            ("x-up", "1"),
+        ];
+        let request = Request::post("http://app.test/").body(Pieces::of("question", &sent));
+        let answer = h2::Client::connect(proxy.address()).ask(request.unwrap());
+        assert_eq!((answer.status(), answer.text()), (200, "reply"));
+        assert_eq!(answer.trailers, [("x-sum".to_owned(), "1".to_owned())]);
+        let request = backend.request();
+        assert_eq!(request.text(), "question");
+        assert_eq!(request.trailers, [("x-up".to_owned(), "1".to_owned())]);
+    });
+}
+
+#[test]
 fn grpc_clients_read_our_own_errors_as_a_status() {
     play(|| {
         let refuses = backend::refuses();

@@ -23,7 +23,7 @@ use crate::base::deadline::{Deadline, Deadlines};
 use crate::base::fault::Fault;
 use crate::dataplane::http::expect::Gate;
 use crate::dataplane::http::mirror::{Kept, Tap};
-use crate::dataplane::http::{Active, Flow, http1, replay};
+use crate::dataplane::http::{Active, Flow, http1, replay, trailers};
 use crate::dataplane::snapshot::{Counted, Route, Snapshot};
 use crate::dataplane::upstream::answer::AnswerBody;
 use crate::dataplane::upstream::endpoint::InFlight;
@@ -90,8 +90,8 @@ impl http_body::Body for RequestSource {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Http1(body) => Pin::new(body).poll_frame(cx),
-            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(|error| {
+            Self::Http1(body) => cleaned(Pin::new(body).poll_frame(cx)),
+            Self::Http2(body) => cleaned(Pin::new(body).poll_frame(cx)).map_err(|error| {
                 tracing::debug!(%error, "a request body broke off");
                 BodyError(Fault::ClientGone)
             }),
@@ -119,6 +119,18 @@ impl http_body::Body for RequestSource {
             Self::Kept(kept) => kept.size_hint(),
         }
     }
+}
+
+/// A frame without what may not stand behind a body.
+fn cleaned<E>(
+    mut frame: Poll<Option<Result<Frame<Bytes>, E>>>,
+) -> Poll<Option<Result<Frame<Bytes>, E>>> {
+    if let Poll::Ready(Some(Ok(frame))) = &mut frame
+        && let Some(fields) = frame.trailers_mut()
+    {
+        trailers::clean(fields);
+    }
+    frame
 }
 
 /// What the exchange wants to know of the request's body while a connection sends it.
@@ -516,7 +528,7 @@ impl http_body::Body for ResponseBody {
         if let Some(closing) = &this.closing {
             this.source.read_modestly(closing.active.is_crowded());
         }
-        let frame = match this.source.poll_frame(cx) {
+        let frame = match cleaned(this.source.poll_frame(cx)) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 match &mut this.closing {

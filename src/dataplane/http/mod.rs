@@ -25,6 +25,7 @@ pub mod respond;
 pub mod retry;
 pub mod seen;
 pub mod serve;
+pub mod trailers;
 pub mod tunnels;
 pub mod upgrade;
 pub mod waiting;
