@@ -43,6 +43,11 @@ pub(crate) const LOOPS: &[(&str, usize, &str)] = &[
         "waits for checks: CHECKS_AT_A_TIME",
     ),
     (
+        "controlplane/process/handover.rs",
+        1,
+        "reads a line of the other process, up to its limit and within its patience",
+    ),
+    (
         "controlplane/process/systemd.rs",
         1,
         "waits for the beat of the watchdog",
@@ -53,6 +58,11 @@ pub(crate) const LOOPS: &[(&str, usize, &str)] = &[
         "waits for demands; for a child that ends, within REAP_TIMEOUT",
     ),
     ("controlplane/reload/ending.rs", 1, "waits for demands"),
+    (
+        "controlplane/reload/files.rs",
+        1,
+        "reads a file: SIZE_LIMIT",
+    ),
     (
         "controlplane/reload/mod.rs",
         2,
@@ -99,6 +109,11 @@ pub(crate) const LOOPS: &[(&str, usize, &str)] = &[
         "waits for either side of a tunnel: BUFFER",
     ),
     (
+        "dataplane/http/waiting.rs",
+        1,
+        "waits in the queue: queue.wait, and the deadline of the exchange",
+    ),
+    (
         "dataplane/listener/accept.rs",
         2,
         "waits for clients, and for room: limits.connections",
@@ -123,11 +138,7 @@ pub(crate) const LOOPS: &[(&str, usize, &str)] = &[
         1,
         "waits for the hello, within timeouts.handshake",
     ),
-    (
-        "dataplane/upstream/client.rs",
-        3,
-        "waits for the sweep; an idle connection each; waits for a place, within timeouts.connect",
-    ),
+    ("dataplane/upstream/client.rs", 1, "waits for the sweep"),
     (
         "dataplane/upstream/http1/chunked.rs",
         1,
@@ -144,6 +155,11 @@ pub(crate) const LOOPS: &[(&str, usize, &str)] = &[
         "waits for the endpoint, or takes something off what came",
     ),
     (
+        "dataplane/upstream/http1/fuzzing.rs",
+        1,
+        "a chunk each of what was handed in, for fuzzers alone",
+    ),
+    (
         "dataplane/upstream/http1/mod.rs",
         3,
         "waits for the endpoint or the socket: INTERIM_LIMIT, QUEUE_LIMIT",
@@ -153,7 +169,27 @@ pub(crate) const LOOPS: &[(&str, usize, &str)] = &[
         1,
         "a place each of a prime number of them, one of which is free",
     ),
+    (
+        "dataplane/upstream/shelf.rs",
+        2,
+        "an idle connection each; waits for a place, within timeouts.connect",
+    ),
+    (
+        "dataplane/upstream/simulation.rs",
+        1,
+        "an attempt each, for tests alone",
+    ),
     ("dataplane/worker.rs", 1, "waits REFRESH"),
+    (
+        "import/caddy/syntax.rs",
+        1,
+        "a character each of a file: SIZE_LIMIT",
+    ),
+    (
+        "import/nginx/syntax.rs",
+        3,
+        "a word or a character each of a file: SIZE_LIMIT",
+    ),
     ("telemetry/worker_log.rs", 1, "waits FLUSH_EVERY"),
     ("telemetry/writer.rs", 1, "waits for buffers: QUEUE_LIMIT"),
 ];
