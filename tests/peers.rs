@@ -43,3 +43,5 @@ mod proxy;
 mod reload;
 #[path = "peers/servers.rs"]
 mod servers;
+#[path = "peers/suites.rs"]
+mod suites;
