@@ -1,7 +1,9 @@
-//! The pages of `docs/reference` that are made from the code: each test fails when its page is stale.
+//! The pages of `docs/reference` that are made from the code: each test fails when its page is stale. What
+//! `docs/internals/conformance.md` says of tests is held against them.
 //!
 //! `UPDATE=1 cargo test --test reference` writes them anew.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -83,3 +85,49 @@ The client sees the status and a fixed sentence, never the cause.
   the body is still whole.
 - **Proxy-Status**: the error type in that header of our answer (RFC 9209).
 ";
+
+/// Every name in the last column of the tables is that of a test.
+#[test]
+fn the_tests_that_conformance_names_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/internals/conformance.md")).unwrap();
+    let mut tests = HashSet::new();
+    for folder in ["src", "tests"] {
+        tests_below(&root.join(folder), &mut tests);
+    }
+    let (mut missing, mut rows) = (Vec::new(), 0);
+    let lines = page.lines().filter(|line| line.starts_with("| "));
+    for line in lines.filter(|line| !line.starts_with("| §") && !line.starts_with("| ---")) {
+        rows += 1;
+        let cells: Vec<_> = line.trim_matches('|').split(" | ").collect();
+        assert_eq!(cells.len(), 3, "{line}");
+        let names: Vec<_> = cells[2].split('`').skip(1).step_by(2).collect();
+        if names.is_empty() && !cells[2].contains("*not covered") {
+            missing.push(line.to_owned());
+        }
+        let unknown = names.iter().filter(|name| !tests.contains(**name));
+        missing.extend(unknown.map(|name| (*name).to_owned()));
+    }
+    assert!(rows > 80, "{rows} rows");
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// The names of all functions behind `#[test]` in a folder.
+fn tests_below(folder: &Path, tests: &mut HashSet<String>) {
+    for entry in fs::read_dir(folder).expect("the folder is there") {
+        let path = entry.expect("it can be read").path();
+        if path.is_dir() {
+            tests_below(&path, tests);
+        } else if path.extension().is_some_and(|kind| kind == "rs") {
+            let text = fs::read_to_string(&path).expect("sources are text");
+            let is_test =
+                |part: &&str| part.starts_with("test]") || part.starts_with("tokio::test");
+            for part in text.split("#[").filter(is_test) {
+                let name = part
+                    .split_once("fn ")
+                    .and_then(|(_, rest)| rest.split_once('('));
+                tests.extend(name.map(|(name, _)| name.to_owned()));
+            }
+        }
+    }
+}
